@@ -1,0 +1,87 @@
+"""The objectives, as pure functions: reconstruction of images and masks, bottleneck terms, denoising."""
+
+import torch
+import torch.nn.functional as F
+from diffusers import SchedulerMixin
+
+
+def weighted_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, class_weights: torch.Tensor) -> torch.Tensor:
+    """Mean over pixels of `class_weights[label] * -log softmax(logits)[label]` (MedSegLatDiff, arXiv 2512.01292).
+
+    The mean is over pixels, not over weights: a batch without foreground then costs as much per pixel as any other.
+
+    Args:
+        logits (`torch.Tensor` of shape `(batch, 1 + num_classes, height, width)`): background first.
+        labels (`torch.Tensor` of shape `(batch, height, width)`, int64): 0 for background, then the classes.
+        class_weights (`torch.Tensor` of shape `(1 + num_classes,)`): positive weights; `(1, 50)` in the paper for LIDC.
+    """
+    return F.cross_entropy(logits.float(), labels, weight=class_weights, reduction="none").mean()
+
+
+def class_weights_from_frequencies(pixel_counts: torch.Tensor) -> torch.Tensor:
+    """Inverse square root of each class's share of the pixels, with background at 1.
+
+    The plain inverse would weight LIDC's foreground by several hundred, which swells every border; its square root keeps
+    the order of the classes. `pixel_counts`: `(1 + num_classes,)`, from the training split, all > 0.
+    """
+    if (pixel_counts <= 0).any():
+        raise ValueError(f"`pixel_counts` must be positive for every class, but was {pixel_counts.tolist()}.")
+    return (pixel_counts[0] / pixel_counts.float()).sqrt()  # [1 + num_classes]
+
+
+def mask_mse(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean squared error between the softmax and the one-hot labels: what the weighted cross entropy is compared with."""
+    one_hot = F.one_hot(labels, logits.shape[1]).movedim(-1, 1)  # [B, K, H, W]
+    return F.mse_loss(logits.float().softmax(dim=1), one_hot.float())
+
+
+def image_mse(reconstruction: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of images in [-1, 1], both `(batch, channels, height, width)`."""
+    return F.mse_loss(reconstruction.float(), images.float())
+
+
+def kl_divergence(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
+    """KL(N(mean, exp(logvar)) || N(0, 1)) in nats, the mean over latent values (Kingma & Welling 2014, appendix B)."""
+    return 0.5 * (mean.float().square() + logvar.float().exp() - 1 - logvar.float()).mean()
+
+
+def prediction_target(
+    scheduler: SchedulerMixin, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+) -> torch.Tensor:
+    """What the U-Net must predict under the scheduler's `prediction_type`: the noise, the velocity or the clean latents.
+
+    The velocity is v = sqrt(a) * noise - sqrt(1 - a) * latents (Salimans & Ho 2022, arXiv 2202.00512, section 4).
+    All tensors are `(batch, channels, h, w)`; `timesteps` is `(batch,)`.
+    """
+    prediction_type = scheduler.config.prediction_type
+    if prediction_type == "epsilon":
+        return noise
+    if prediction_type == "v_prediction":
+        return scheduler.get_velocity(latents, noise, timesteps)
+    if prediction_type == "sample":
+        return latents
+    raise ValueError(
+        f"`prediction_type` must be 'epsilon', 'v_prediction' or 'sample', but the scheduler has {prediction_type!r}."
+    )
+
+
+def min_snr_weights(scheduler: SchedulerMixin, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
+    """Loss weights min(SNR, gamma), expressed for the predicted quantity (Hang et al. 2023, arXiv 2303.09556, eq. 4-5).
+
+    The weight of the clean-latent error is min(SNR, gamma); an error of epsilon counts 1/SNR, one of v 1/(SNR + 1).
+    At a timestep of zero SNR the limit for epsilon is 1.
+    """
+    alpha = scheduler.alphas_cumprod.to(timesteps.device)[timesteps]  # [B]
+    snr = alpha / (1 - alpha)  # [B]
+    prediction_type = scheduler.config.prediction_type
+    if prediction_type == "epsilon":
+        return (gamma / snr).clamp(max=1.0)
+    return snr.clamp(max=gamma) / (snr + 1 if prediction_type == "v_prediction" else 1)
+
+
+def diffusion_loss(
+    prediction: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean squared error of the denoiser, each sample weighted by `weights`, `(batch,)`, where given."""
+    errors = (prediction.float() - target.float()).square().mean(dim=(1, 2, 3))  # [B]
+    return errors.mean() if weights is None else (weights * errors).mean()

@@ -1,0 +1,152 @@
+"""The denoiser: a U-Net over [noisy mask latent, image condition] at a timestep, built from diffusers' own blocks."""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.unets.unet_2d_blocks import (
+    AttnDownBlock2D,
+    AttnUpBlock2D,
+    DownBlock2D,
+    UNetMidBlock2D,
+    UpBlock2D,
+)
+from diffusers.utils import BaseOutput
+from torch import nn
+
+
+@dataclass
+class MedSegLatDiffUNetOutput(BaseOutput):
+    """The denoiser's prediction.
+
+    Args:
+        sample (`torch.Tensor` of shape `(batch, latent_channels, height, width)`): noise, velocity or clean latents, as the
+            scheduler's `prediction_type` says.
+    """
+
+    sample: torch.Tensor
+
+
+class MedSegLatDiffUNet(ModelMixin, ConfigMixin):
+    """Denoises a mask latent given the image condition, which is concatenated to it (MedSegLatDiff, arXiv 2512.01292).
+
+    Args:
+        sample_size (`int`, *optional*, defaults to 32): height and width of the latents it is trained on.
+        latent_channels (`int`, *optional*, defaults to 1): channels of the mask latent.
+        condition_channels (`int`, *optional*, defaults to 16): channels of the image condition.
+        block_out_channels (`tuple[int]`, *optional*, defaults to `(64, 128, 256)`): widths from the finest level down.
+        attention (`tuple[bool]`, *optional*, defaults to `(False, False, True)`): which levels attend over their pixels.
+        layers_per_block (`int`, *optional*, defaults to 2): residual layers per level.
+        attention_head_dim (`int`, *optional*, defaults to 32): channels of an attention head.
+        norm_num_groups (`int`, *optional*, defaults to 16): groups of the group normalisation.
+        dropout (`float`, *optional*, defaults to 0.0): dropout inside the residual layers.
+    """
+
+    _supports_gradient_checkpointing = True
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: int = 32,
+        latent_channels: int = 1,
+        condition_channels: int = 16,
+        block_out_channels: tuple[int, ...] = (64, 128, 256),
+        attention: tuple[bool, ...] = (False, False, True),
+        layers_per_block: int = 2,
+        attention_head_dim: int = 32,
+        norm_num_groups: int = 16,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        if len(attention) != len(block_out_channels):
+            raise ValueError(
+                f"`attention` must have one entry per level, {len(block_out_channels)}, but was {attention}."
+            )
+        widths = list(block_out_channels)
+        time_embed_dim = 4 * widths[0]
+        shared = dict(
+            temb_channels=time_embed_dim, resnet_eps=1e-5, resnet_act_fn="silu", dropout=dropout,
+            resnet_groups=norm_num_groups,
+        )  # fmt: skip
+        heads = dict(attention_head_dim=attention_head_dim)
+        # 1. input
+        self.conv_in = nn.Conv2d(latent_channels + condition_channels, widths[0], kernel_size=3, padding=1)
+        self.time_proj = Timesteps(widths[0], flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embedding = TimestepEmbedding(widths[0], time_embed_dim)
+        # 2. down
+        self.down_blocks = nn.ModuleList()
+        for level, width in enumerate(widths):
+            last = level == len(widths) - 1
+            sizes = dict(in_channels=widths[max(level - 1, 0)], out_channels=width, num_layers=layers_per_block)
+            if attention[level]:
+                block = AttnDownBlock2D(**sizes, **shared, **heads, downsample_type=None if last else "conv")
+            else:
+                block = DownBlock2D(**sizes, **shared, add_downsample=not last)
+            self.down_blocks.append(block)
+        # 3. mid
+        self.mid_block = UNetMidBlock2D(in_channels=widths[-1], **shared, **heads, add_attention=any(attention))
+        # 4. up
+        self.up_blocks = nn.ModuleList()
+        for level, width in reversed(list(enumerate(widths))):
+            sizes = dict(
+                in_channels=widths[max(level - 1, 0)],
+                prev_output_channel=widths[min(level + 1, len(widths) - 1)],
+                out_channels=width,
+                num_layers=layers_per_block + 1,
+            )
+            if attention[level]:
+                block = AttnUpBlock2D(**sizes, **shared, **heads, upsample_type="conv" if level else None)
+            else:
+                block = UpBlock2D(**sizes, **shared, add_upsample=level > 0)
+            self.up_blocks.append(block)
+        # 5. output
+        self.conv_norm_out = nn.GroupNorm(norm_num_groups, widths[0])
+        self.conv_act = nn.SiLU()
+        self.conv_out = nn.Conv2d(widths[0], latent_channels, kernel_size=3, padding=1)
+
+    def forward(
+        self,
+        sample: torch.Tensor,
+        timestep: torch.Tensor | float | int,
+        condition: torch.Tensor,
+        return_dict: bool = True,
+    ) -> MedSegLatDiffUNetOutput | tuple[torch.Tensor]:
+        """Predicts what the scheduler's `prediction_type` asks for.
+
+        Args:
+            sample (`torch.Tensor` of shape `(batch, latent_channels, height, width)`): noisy, scaled mask latents.
+            timestep (`torch.Tensor` of shape `(batch,)` or a number): the noise level of each sample, or of all.
+            condition (`torch.Tensor` of shape `(batch, condition_channels, height, width)`): of the image encoder.
+            return_dict (`bool`, *optional*, defaults to `True`): a tuple of one tensor is returned if `False`.
+
+        Raises:
+            ValueError: if a side is not a multiple of `2 ** (levels - 1)`, or the sizes of both inputs differ.
+        """
+        multiple = 2 ** (len(self.down_blocks) - 1)
+        if sample.shape[2:] != condition.shape[2:] or any(side % multiple for side in sample.shape[2:]):
+            raise ValueError(
+                f"`sample` and `condition` must have the same height and width, multiples of {multiple}, "
+                f"but were {tuple(sample.shape)} and {tuple(condition.shape)}."
+            )
+        # 1. time
+        timesteps = torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])  # [B]
+        emb = self.time_embedding(self.time_proj(timesteps).to(sample.dtype))  # [B, 4*width]
+        # 2. pre-process
+        hidden_states = self.conv_in(torch.cat([sample, condition.to(sample.dtype)], dim=1))  # [B, width, h, w]
+        # 3. down
+        residuals = (hidden_states,)
+        for block in self.down_blocks:
+            hidden_states, block_residuals = block(hidden_states=hidden_states, temb=emb)
+            residuals += block_residuals
+        # 4. mid
+        hidden_states = self.mid_block(hidden_states, emb)  # [B, deepest width, h', w']
+        # 5. up
+        for block in self.up_blocks:
+            count = len(block.resnets)
+            residuals, block_residuals = residuals[:-count], residuals[-count:]
+            hidden_states = block(hidden_states=hidden_states, res_hidden_states_tuple=block_residuals, temb=emb)
+        # 6. post-process
+        hidden_states = self.conv_out(self.conv_act(self.conv_norm_out(hidden_states)))  # [B, C, h, w]
+        return MedSegLatDiffUNetOutput(hidden_states) if return_dict else (hidden_states,)
