@@ -1,0 +1,162 @@
+"""Deterministic multi-rater phantoms: lesions on textured background, and simulated nodules in a real chest CT patch.
+
+Each row depends on `(seed, index)` alone, so the first ten of a thousand rows are the same as ten rows. The raters
+disagree as readers do: some draw generously and some tightly, their lines wobble, and faint lesions are overlooked.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import PIL.Image
+
+FAINT = 0.2  # contrast, as a share of the full range, below which raters overlook a lesion at times
+
+
+def phantom_rows(num_rows: int, size: int = 128, num_raters: int = 4, seed: int = 0) -> Iterator[dict]:
+    """Rows by the column contract: one lesion each, from four pixels to a third of the image (log-uniform).
+
+    Args:
+        num_rows (`int`): how many.
+        size (`int`, *optional*, defaults to 128): side of the square image in pixels, at least 16.
+        num_raters (`int`, *optional*, defaults to 4): masks per image, at least 1; some may be empty, never all.
+        seed (`int`, *optional*, defaults to 0): another seed, other phantoms.
+
+    Returns:
+        an iterator of `{"image", "masks", "image_id", "group_id"}`: the image of mode "L", the masks 0/255.
+    """
+    _check(num_rows, size, num_raters)
+    for index in range(num_rows):
+        rng = np.random.default_rng([seed, index])
+        radius = np.sqrt(np.exp(rng.uniform(np.log(4), np.log(size**2 / 3))) / np.pi)
+        level, angle = _blob(rng, size, rng.uniform(radius, size - radius, 2), radius, roughness=0.12)  # [H, W] twice
+        contrast = rng.uniform(0.1, 0.45)
+        pixels = 0.35 + _texture(rng, size)  # [H, W]
+        if rng.random() < 0.5:
+            pixels += _distractor(rng, size)  # [H, W]
+        pixels += contrast * _soft_step(level, rng.uniform(0.4, 1.5))  # [H, W]
+        pixels += rng.normal(0, rng.uniform(0.01, 0.04), pixels.shape)  # [H, W]
+        masks = _raters(rng, level, angle, radius, num_raters, contrast)
+        yield _row(pixels.clip(0, 1), masks, f"phantom-{seed}-{index:05d}")
+
+
+def chest_phantom_rows(num_rows: int, size: int = 128, num_raters: int = 4, seed: int = 0) -> Iterator[dict]:
+    """Simulated nodules, solid or ground-glass, near the middle of views of the chest CT patch that pydicom ships.
+
+    The patch (128 x 128, 0.66 mm pixels) is continued beyond its border by reflection, turned and flipped at random.
+    Nodules are 3 to 25 mm wide. Like the crops of LIDC-IDRI, each view is stretched from its least to its greatest
+    value. Arguments and rows are those of `phantom_rows`.
+
+    Raises:
+        ImportError: without pydicom.
+    """
+    _check(num_rows, size, num_raters)
+    patch = np.pad(chest_patch(), size, mode="reflect")  # [128 + 2 * size] squared, Hounsfield units
+    for index in range(num_rows):
+        rng = np.random.default_rng([seed, index])
+        view, centre = _lung_view(rng, patch, size)  # [H, W], (y, x)
+        radius = np.exp(rng.uniform(np.log(3), np.log(25))) / 2 / 0.66
+        level, angle = _blob(rng, size, centre, radius, roughness=0.2)  # [H, W] twice
+        density = rng.uniform(-60, 60) if rng.random() < 0.7 else rng.uniform(-650, -400)  # solid, ground-glass
+        inside = _soft_step(level, rng.uniform(0.6, 1.2))  # [H, W]
+        nodule = np.maximum(view, density + 60 * _texture(rng, size))  # vessels show through ground glass
+        view = view + inside * (nodule - view)  # [H, W]
+        masks = _raters(rng, level, angle, radius, num_raters, contrast=(density + 850) / 2000)
+        yield _row((view - view.min()) / (view.max() - view.min()), masks, f"chest-{seed}-{index:05d}")
+
+
+def chest_patch() -> np.ndarray:
+    """The 128 x 128 chest CT patch that pydicom ships for its own tests, float32 in Hounsfield units."""
+    try:
+        import pydicom.data
+    except ImportError as error:
+        raise ImportError('Chest phantoms need `pip install "medseglatdiff[dicom]"`.') from error
+    dataset = pydicom.dcmread(pydicom.data.get_testdata_file("CT_small.dcm", download=False))
+    return dataset.pixel_array.astype(np.float32) * dataset.RescaleSlope + dataset.RescaleIntercept
+
+
+def _check(num_rows: int, size: int, num_raters: int):
+    for name, value, least in (("num_rows", num_rows, 0), ("size", size, 16), ("num_raters", num_raters, 1)):
+        if value < least:
+            raise ValueError(f"`{name}` must be at least {least}, but was {value}.")
+
+
+def _lung_view(rng: np.random.Generator, patch: np.ndarray, size: int) -> tuple[np.ndarray, tuple[float, float]]:
+    """A square view of the patch around a random place in the lung, turned and flipped; and where that place lies."""
+    air = (patch < -700)[size:-size, size:-size]  # [128, 128]
+    wide = [np.roll(air, shift, axis) for axis in (0, 1) for shift in (-6, 0, 6)]  # away from the chest wall
+    y, x = rng.choice(np.argwhere(np.logical_and.reduce(wide)))
+    top, left = (np.array([y, x]) + size - size // 2 + rng.integers(-size // 16, size // 16 + 1, 2)).tolist()
+    place = np.zeros_like(patch, dtype=bool)
+    place[y + size, x + size] = True
+    turns, flip = rng.integers(4), slice(None, None, -1 if rng.random() < 0.5 else 1)
+    view, place = (np.rot90(a[top : top + size, left : left + size], turns)[:, flip] for a in (patch, place))
+    return view.copy(), tuple(np.argwhere(place)[0])
+
+
+def _blob(rng: np.random.Generator, size: int, centre, radius: float, roughness: float) -> tuple[np.ndarray, ...]:
+    """How far inside the border each pixel lies, in pixels, and its angle around the centre, in radians; `[H, W]`."""
+    y, x = np.mgrid[:size, :size] - np.reshape(centre, (2, 1, 1))  # [2, H, W]
+    angle = np.arctan2(y, x)
+    border = radius * (1 + rng.uniform(0, 0.3) * np.cos(2 * (angle - rng.uniform(0, np.pi))))
+    border *= 1 + roughness * _wobble(rng, angle, harmonics=6)
+    return border - np.hypot(y, x), angle
+
+
+def _wobble(rng: np.random.Generator, angle: np.ndarray, harmonics: int) -> np.ndarray:
+    """A smooth random function of the angle with unit variance, falling off with frequency."""
+    amplitudes = rng.normal(size=(2, harmonics)) / np.arange(2, harmonics + 2)
+    amplitudes *= np.sqrt(2 / (amplitudes**2).sum())
+    waves = [
+        a * np.cos(k * angle) + b * np.sin(k * angle) for k, (a, b) in enumerate(amplitudes.T, start=2)
+    ]  # harmonics * [H, W]
+    return np.sum(waves, axis=0)
+
+
+def _raters(
+    rng: np.random.Generator, level: np.ndarray, angle: np.ndarray, radius: float, num_raters: int, contrast: float
+) -> list[np.ndarray]:
+    """Each rater's mask, bool `[H, W]`: the border moved out or in and wobbling; empty where the lesion was missed."""
+    marks = rng.random(num_raters) < (0.65 if contrast < FAINT else 1)
+    if rng.random() < 0.05 or not marks.any():
+        marks = np.arange(num_raters) == rng.integers(num_raters)  # one rater alone
+    spread = 0.3 + 0.08 * radius  # pixels
+    masks = []
+    for mark in marks:
+        moved = level + spread * (rng.normal() + 0.7 * _wobble(rng, angle, harmonics=4))  # [H, W]
+        masks.append(mark & ((moved > 0) | (moved == moved.max())))  # one pixel at least
+    return masks
+
+
+def _texture(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Smooth random texture around zero, `[H, W]`: coarse, middle and fine waves."""
+    total = np.zeros((size, size), np.float32)
+    for cells, amplitude in ((3, 0.06), (8, 0.04), (20, 0.02)):
+        grid = PIL.Image.fromarray(rng.normal(0, amplitude, (cells, cells)).astype(np.float32))
+        total += np.asarray(grid.resize((size, size), PIL.Image.Resampling.BICUBIC))
+    return total
+
+
+def _distractor(rng: np.random.Generator, size: int) -> np.ndarray:
+    """What a rater never marks: a bright thin line like a vessel, or a dark blob; `[H, W]`."""
+    if rng.random() < 0.5:
+        level, _ = _blob(rng, size, rng.uniform(0, size, 2), rng.uniform(0.03, 0.12) * size, roughness=0.1)
+        return -rng.uniform(0.15, 0.3) * _soft_step(level, 1.0)
+    y, x = np.mgrid[:size, :size] - rng.uniform(0.2, 0.8, (2, 1, 1)) * size  # [2, H, W]
+    direction = rng.uniform(0, np.pi)
+    along, across = x * np.cos(direction) + y * np.sin(direction), y * np.cos(direction) - x * np.sin(direction)
+    bend = rng.normal(0, 0.5) * along**2 / size
+    return rng.uniform(0.15, 0.35) * _soft_step(rng.uniform(0.6, 1.8) - np.abs(across - bend), 0.4)
+
+
+def _soft_step(level: np.ndarray, softness: float) -> np.ndarray:
+    """0 far outside, 1 far inside, with an edge some `softness` pixels wide."""
+    return 0.5 * (1 + np.tanh(level / (2 * softness)))
+
+
+def _row(pixels: np.ndarray, masks: list[np.ndarray], name: str) -> dict:
+    return {
+        "image": PIL.Image.fromarray((pixels * 255).round().astype(np.uint8)),
+        "masks": [PIL.Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks],
+        "image_id": name,
+        "group_id": name,
+    }
