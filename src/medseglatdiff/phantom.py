@@ -55,7 +55,7 @@ def chest_phantom_rows(num_rows: int, size: int = 128, num_raters: int = 4, seed
         rng = np.random.default_rng([seed, index])
         view, centre = _lung_view(rng, patch, size)  # [H, W], (y, x)
         radius = np.exp(rng.uniform(np.log(3), np.log(25))) / 2 / 0.66
-        level, angle = _blob(rng, size, centre, radius, roughness=0.2)  # [H, W] twice
+        level, angle = _blob(rng, size, centre, radius, roughness=0.14)  # [H, W] twice
         density = rng.uniform(-60, 60) if rng.random() < 0.7 else rng.uniform(-650, -400)  # solid, ground-glass
         inside = _soft_step(level, rng.uniform(0.6, 1.2))  # [H, W]
         nodule = np.maximum(view, density + 60 * _texture(rng, size))  # vessels show through ground glass
@@ -119,7 +119,7 @@ def _raters(
     marks = rng.random(num_raters) < (0.65 if contrast < FAINT else 1)
     if rng.random() < 0.05 or not marks.any():
         marks = np.arange(num_raters) == rng.integers(num_raters)  # one rater alone
-    spread = 0.3 + 0.08 * radius  # pixels
+    spread = 0.4 + 0.12 * radius  # pixels
     masks = []
     for mark in marks:
         moved = level + spread * (rng.normal() + 0.7 * _wobble(rng, angle, harmonics=4))  # [H, W]
