@@ -1,0 +1,197 @@
+"""One picture that shows a segmentation at a glance: image, hypotheses, consensus, confidence, uncertainty."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import PIL.Image
+from PIL import ImageDraw, ImageFont
+
+PANEL = 384  # longest side of a panel's picture, in pixels
+COLUMN = PANEL + 88  # a panel with room for its colour bar's ticks
+MARGIN = 24
+LINE = 2  # width of outlines, in pixels
+TILES = 25  # most hypotheses shown one by one
+
+# Okabe and Ito's colours, which colour-blind readers tell apart; those that show on dark tissue first
+COLOURS = [(230, 159, 0), (86, 180, 233), (240, 228, 66), (0, 158, 115), (204, 121, 167), (213, 94, 0), (0, 114, 178)]
+INK, FAINT_INK = (24, 24, 28), (96, 96, 104)
+
+# Matplotlib's perceptually uniform maps (CC0), sampled at equal distances
+VIRIDIS = (
+    "440154 48186a 472d7b 424086 3b528b 33638d 2c728e 26828e 21918c "
+    "1fa088 28ae80 3fbc73 5ec962 84d44b addc30 d8e219 fde725"
+)
+MAGMA = "000004 140e36 3b0f70 641a80 8c2981 b73779 de4968 f7705c fe9f6d fecf92 fcfdbf"
+
+
+def draw_overview(
+    image: np.ndarray,
+    masks: np.ndarray,
+    confidence: np.ndarray,
+    uncertainty: np.ndarray,
+    consensus: np.ndarray,
+    threshold: float,
+    title: str,
+    subtitle: str,
+) -> PIL.Image.Image:
+    """Draws one image's segmentation; every panel at the image's own aspect ratio, 384 pixels at its longest side.
+
+    Args:
+        image (`np.ndarray`, float `(H, W, C)`): in [0, 1], C of 1 or 3, as `load_image` returns it.
+        masks (`np.ndarray`, bool or uint8 `(M, H, W)`): hypotheses; label maps where there are several classes.
+        confidence (`np.ndarray`, float `(H, W)` or `(K, H, W)`): in [0, 1]; with several classes a panel for each.
+        uncertainty (`np.ndarray`, float, same shape): in bits; with several classes the highest is shown.
+        consensus (`np.ndarray`, bool or uint8 `(H, W)`): labels where there are several classes.
+        threshold (`float`): the least confidence of the consensus, for the panel's caption.
+        title (`str`), subtitle (`str`): the lines above the panels.
+    """
+    confidence, uncertainty = (np.reshape(a, (-1, *a.shape[-2:])) for a in (confidence, uncertainty))  # [K, H, W]
+    num_classes, height, width = confidence.shape
+    size = tuple(max(1, round(PANEL * side / max(width, height))) for side in (width, height))
+    scan = _scan(image, size)  # [h, w, 3]
+    classes = range(1, num_classes + 1)
+    # 1. outlines over the image: hypotheses in their own colours, several classes in theirs
+    if num_classes == 1:
+        hypotheses = [(mask, colour_of(index)) for index, mask in enumerate(masks)]
+    else:
+        hypotheses = [(mask == k, colour_of(k - 1)) for mask in masks for k in classes]
+    agreed = [(consensus == k, colour_of(k - 1)) for k in classes]
+    share = f"{threshold:.0%}"
+    panels = [
+        _panel("Image", f"{width} x {height} pixels", scan),
+        _panel(f"{len(masks)} hypotheses", "outlined over the image", _outlined(scan, hypotheses)),
+        _panel("Consensus", f"where confidence is at least {share}", _outlined(scan, agreed)),
+    ]
+    # 2. maps with their colour bars
+    for k, values in zip(classes, confidence, strict=True):
+        picture = _enlarge(colour_map(values, VIRIDIS), size)
+        name, swatch = ("Confidence", None) if num_classes == 1 else (f"Confidence, class {k}", colour_of(k - 1))
+        caption = "share of the hypotheses that hold a pixel"
+        panels.append(_panel(name, caption, picture, VIRIDIS, ("0 %", "50 %", "100 %"), swatch))
+    picture = _enlarge(colour_map(uncertainty.max(axis=0), MAGMA), size)
+    caption = "0: all agree, 1 bit: split in half"
+    panels.append(_panel("Uncertainty", caption, picture, MAGMA, ("0", "0.5", "1 bit")))
+    # 3. each hypothesis by itself, close up
+    count = min(len(masks), TILES)
+    caption = "one by one, close up" if count == len(masks) else f"the first {count} of {len(masks)}, close up"
+    window = _window(masks.any(axis=0))
+    picture = _gallery(image[window], masks[:count][:, *window], num_classes, size)
+    panels.append(_panel("Hypotheses", caption, picture))
+    return _page(panels, title, subtitle)
+
+
+def colour_of(index: int) -> tuple[int, int, int]:
+    """The colour of hypothesis or class number `index`, from 0; they repeat after seven."""
+    return COLOURS[index % len(COLOURS)]
+
+
+def colour_map(values: np.ndarray, anchors: str) -> np.ndarray:
+    """Colours of values in [0, 1], uint8 `(..., 3)`, between anchors that lie at equal distances."""
+    table = np.array([list(bytes.fromhex(anchor)) for anchor in anchors.split()])  # [anchors, 3]
+    positions = np.linspace(0, 1, len(table))
+    return np.stack([np.interp(values, positions, column) for column in table.T], axis=-1).round().astype(np.uint8)
+
+
+def outline(mask: np.ndarray, width: int = LINE) -> np.ndarray:
+    """The pixels of a mask, bool `(H, W)`, that lie within `width` steps of its outside or of the picture's border."""
+    inside = mask
+    for _ in range(width):
+        padded = np.pad(inside, 1)
+        inside = inside & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask & ~inside
+
+
+def _scan(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    pixels = (np.broadcast_to(image, (*image.shape[:2], 3)) * 255).round().astype(np.uint8)
+    return np.asarray(PIL.Image.fromarray(pixels).resize(size, PIL.Image.Resampling.BICUBIC))
+
+
+def _enlarge(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """At the panel's size; pixels stay squares where they grow and are averaged where they shrink."""
+    return np.asarray(PIL.Image.fromarray(pixels).resize(size, PIL.Image.Resampling.BOX))
+
+
+def _shown(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A mask at the panel's size; in a large image even a single pixel stays visible."""
+    return _enlarge(mask.astype(np.uint8) * 255, size) > (127 if size[0] >= mask.shape[1] else 0)
+
+
+def _outlined(scan: np.ndarray, masks: Sequence[tuple[np.ndarray, tuple[int, int, int]]]) -> np.ndarray:
+    picture = scan.copy()  # [h, w, 3]
+    for mask, colour in masks:
+        picture[outline(_shown(mask, scan.shape[1::-1]))] = colour
+    return picture
+
+
+def _window(found: np.ndarray) -> tuple[slice, slice]:
+    """The rows and columns around what was found, bool `(H, W)`, with the image's aspect ratio; all if nothing was."""
+    if not found.any():
+        return slice(None), slice(None)
+    spans = [np.flatnonzero(found.any(axis=axis))[[0, -1]] + (0, 1) for axis in (1, 0)]  # rows, columns: first, end
+    sides = [(end - first) / side for (first, end), side in zip(spans, found.shape, strict=True)]
+    share = min(1, max(1.6 * max(sides), 32 / min(found.shape)))  # at least 32 pixels
+    window = []
+    for (first, end), side in zip(spans, found.shape, strict=True):
+        length = max(1, round(share * side))
+        start = min(max(0, (first + end - length) // 2), side - length)
+        window.append(slice(start, start + length))
+    return tuple(window)
+
+
+def _gallery(image: np.ndarray, masks: np.ndarray, num_classes: int, size: tuple[int, int]) -> np.ndarray:
+    """The hypotheses as numbered tiles, filled over the darkened image."""
+    columns = int(np.ceil(np.sqrt(len(masks))))
+    tile_size = tuple(max(1, side // columns - 4) for side in size)
+    dark = _scan(image, tile_size) // 2  # [h / columns, w / columns, 3]
+    sheet = PIL.Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for index, mask in enumerate(masks):
+        tile = dark.copy()
+        for k in range(1, num_classes + 1):
+            tile[_shown(mask == k, tile_size)] = colour_of(index if num_classes == 1 else k - 1)
+        corner = (index % columns * size[0] // columns, index // columns * size[1] // columns)
+        sheet.paste(PIL.Image.fromarray(tile), corner)
+        draw.text((corner[0] + 5, corner[1] + 3), str(index + 1), "white", ImageFont.load_default(14))
+    return np.asarray(sheet)
+
+
+def _panel(
+    name: str, caption: str, picture: np.ndarray, anchors: str = "", ticks: tuple[str, ...] = (), swatch=None
+) -> PIL.Image.Image:
+    """A picture under its name and caption, with a colour bar where it is a map, with a swatch where it is a class."""
+    height, width = picture.shape[:2]
+    top = 56
+    panel = PIL.Image.new("RGB", (COLUMN, top + max(height, 96)), "white")
+    draw = ImageDraw.Draw(panel)
+    draw.text((0, 0), name, INK, ImageFont.load_default(22))
+    draw.text((0, 29), caption, FAINT_INK, ImageFont.load_default(16))
+    if swatch:
+        draw.rectangle([PANEL - 22, 3, PANEL - 4, 21], swatch)
+    panel.paste(PIL.Image.fromarray(picture), (0, top))
+    if anchors:
+        length = max(height, 96)
+        bar = colour_map(np.linspace(1, 0, length), anchors)  # [length, 3]
+        panel.paste(PIL.Image.fromarray(bar[:, None].repeat(14, axis=1)), (width + 10, top))
+        for position, tick in zip(np.linspace(length - 1, 0, len(ticks)), ticks, strict=True):
+            draw.line([(width + 24, top + position), (width + 29, top + position)], INK)
+            y = min(max(top + position, top + 8), top + length - 9)
+            draw.text((width + 33, y), tick, INK, ImageFont.load_default(15), anchor="lm")
+    return panel
+
+
+def _page(panels: list[PIL.Image.Image], title: str, subtitle: str) -> PIL.Image.Image:
+    """Panels in rows of three under the title."""
+    top, row_height = 92, max(panel.height for panel in panels) + MARGIN
+    rows = -(-len(panels) // 3)
+    page = PIL.Image.new("RGB", (MARGIN + 3 * COLUMN, top + rows * row_height), "white")
+    draw = ImageDraw.Draw(page)
+    draw.text((MARGIN, 16), _plain(title), INK, ImageFont.load_default(30))
+    draw.text((MARGIN, 56), _plain(subtitle), FAINT_INK, ImageFont.load_default(17))
+    for index, panel in enumerate(panels):
+        page.paste(panel, (MARGIN + index % 3 * COLUMN, top + index // 3 * row_height))
+    return page
+
+
+def _plain(text: str) -> str:
+    """Pillow's own font knows Latin letters only."""
+    return text.encode("ascii", "replace").decode()
