@@ -1,0 +1,145 @@
+"""What a data set holds: counts, sizes, areas, duplicates and omissions, as JSON, as text and as a picture."""
+
+import hashlib
+import heapq
+import json
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+EXAMPLES = 8  # rows per split on the contact sheet
+TILE = 160  # pixels
+COLOURS = ((255, 60, 60), (70, 220, 90), (80, 140, 255), (255, 200, 40), (230, 90, 230), (60, 220, 220))
+PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
+
+
+class Report:
+    """Collects what the rows tell while they pass by; keeps numbers, and a few rows per split as examples.
+
+    Args:
+        built_from (`dict`): source, fingerprint, command, options: copied into the report.
+    """
+
+    def __init__(self, built_from: dict):
+        self.built_from, self.skipped, self.dropped = built_from, [], []
+        self.areas, self.sizes, self.raters = defaultdict(list), defaultdict(Counter), defaultdict(Counter)
+        self.groups, self.hashes, self._examples = defaultdict(set), defaultdict(list), defaultdict(list)
+
+    def skip(self, name: str, reason: str):
+        """Note a bad file."""
+        self.skipped.append({"file": name, "reason": reason})
+
+    def add(self, row):
+        """Note a `common.Row`, kept or dropped."""
+        if row.dropped:
+            self.dropped.append({"image_id": row.image_id, "reason": row.dropped})
+            return
+        pixels = row.image.pixels
+        self.sizes[row.split]["{1}x{0}".format(*pixels.shape)] += 1
+        self.raters[row.split][len(row.masks)] += 1
+        self.areas[row.split] += [np.count_nonzero(mask.pixels) for mask in row.masks]
+        self.groups[row.split].add(row.group_id)
+        self.hashes[hashlib.sha256(pixels.tobytes()).hexdigest()].append((row.split, row.image_id))
+        # the rows with the smallest hashes of their names are a random sample that never changes
+        rank = -int(hashlib.sha256(row.image_id.encode()).hexdigest(), 16)
+        keep = heapq.heappush if len(self._examples[row.split]) < EXAMPLES else heapq.heappushpop
+        keep(self._examples[row.split], (rank, row.image_id, row))
+
+    @property
+    def examples(self) -> dict[str, list]:
+        """Random rows per split."""
+        return {split: [row for _, _, row in sorted(heap, reverse=True)] for split, heap in self._examples.items()}
+
+    def bad_files(self) -> str:
+        """One line per bad file."""
+        return "\n".join(f"  {bad['file']}: {bad['reason']}" for bad in self.skipped)
+
+    def crossing_groups(self) -> list[str]:
+        """Groups that more than one split holds."""
+        counts = Counter(group for groups in self.groups.values() for group in groups)
+        return sorted(group for group, count in counts.items() if count > 1)
+
+    def as_dict(self) -> dict:
+        """The whole report, ready for JSON."""
+        doubles = [rows for rows in self.hashes.values() if len(rows) > 1]
+        across = [rows for rows in doubles if len({split for split, _ in rows}) > 1]
+        names = [[image_id for _, image_id in rows] for rows in doubles if rows not in across]
+        return {
+            "built_from": self.built_from,
+            "splits": {split: self._split(split) for split in ("train", "validation", "test") if split in self.sizes},
+            "duplicates_within_splits": names,
+            "duplicates_across_splits": [[image_id for _, image_id in rows] for rows in across],
+            "groups_across_splits": self.crossing_groups(),
+            "dropped": self.dropped,
+            "skipped": self.skipped,
+        }
+
+    def _split(self, split: str) -> dict:
+        areas = np.array(self.areas[split])
+        drawn = areas[areas > 0]
+        percentiles = np.percentile(drawn, PERCENTILES).tolist() if drawn.size else []
+        return {
+            "rows": sum(self.raters[split].values()),
+            "groups": len(self.groups[split]),
+            "sizes": dict(self.sizes[split].most_common(5)),
+            "masks_per_row": {str(count): rows for count, rows in sorted(self.raters[split].items())},
+            "empty_masks": float((areas == 0).mean()),
+            "area_percentiles": dict(zip(map(str, PERCENTILES), percentiles, strict=False)),
+        }
+
+    def save(self, path: Path):
+        """Write the report as JSON."""
+        path.write_text(json.dumps(self.as_dict(), indent=2) + "\n")
+
+    def summary(self) -> dict[str, str]:
+        """What a card says, as Markdown: `splits`, `dropped`, `skipped`, `duplicates` and `built`."""
+        report = self.as_dict()
+        lines = [
+            "| split | rows | groups | masks per row | empty masks | median area (px) |",
+            "|---|---|---|---|---|---|",
+        ]
+        for split, facts in report["splits"].items():
+            cells = (split, facts["rows"], facts["groups"], ", ".join(facts["masks_per_row"]))
+            median = facts["area_percentiles"].get("50", 0)
+            lines.append("| {} | {:,} | {:,} | {} | {:.1%} | {:,.0f} |".format(*cells, facts["empty_masks"], median))
+        reasons = Counter(row["reason"] for row in self.dropped)
+        within, across = (len(report[f"duplicates_{where}_splits"]) for where in ("within", "across"))
+        return {
+            "splits": "\n".join(lines),
+            "dropped": "".join(f"- {count} rows dropped: {why}\n" for why, count in reasons.items())
+            or "- no row dropped\n",
+            "skipped": f"- {len(self.skipped)} unusable files skipped",
+            "duplicates": f"- {within} sets of identical images within a split, {across} across splits; "
+            f"{len(report['groups_across_splits'])} groups across splits",
+            "built": "\n".join(f"- {key}: `{value}`" for key, value in self.built_from.items()),
+        }
+
+    def text(self) -> str:
+        """The report for the terminal."""
+        summary = self.summary()
+        return "\n".join([*(summary[key].strip() for key in ("splits", "dropped", "skipped", "duplicates"))])
+
+
+def contact_sheet(examples: dict[str, list]) -> PIL.Image.Image:
+    """Random rows, one line per split, with each rater's outline in its own colour."""
+    sheet = PIL.Image.new("RGB", (EXAMPLES * TILE, len(examples) * TILE))
+    for line, rows in enumerate(examples.values()):
+        for column, row in enumerate(rows):
+            sheet.paste(_tile(row), (column * TILE, line * TILE))
+    return sheet
+
+
+def _tile(row) -> PIL.Image.Image:
+    pixels = row.image.pixels  # [H, W] or [H, W, 3]
+    if pixels.dtype != np.uint8:
+        pixels = (pixels / max(pixels.max(), 1) * 255).astype(np.uint8)
+    image = PIL.Image.fromarray(pixels).convert("RGB").resize((TILE, TILE))
+    canvas = np.array(image)  # [TILE, TILE, 3]
+    for rater, mask in enumerate(row.masks):
+        drawn = PIL.Image.fromarray(mask.pixels).resize((TILE, TILE), PIL.Image.Resampling.NEAREST)
+        inside = np.pad(np.asarray(drawn) > 0, 1)  # [TILE + 2, TILE + 2]
+        core = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
+        canvas[inside[1:-1, 1:-1] & ~core] = COLOURS[rater % len(COLOURS)]
+    return PIL.Image.fromarray(canvas)
