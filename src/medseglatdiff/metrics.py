@@ -233,19 +233,30 @@ def normalized_cross_correlation(samples: np.ndarray, raters: np.ndarray) -> flo
     return float(np.mean(scores)) if scores else float("nan")
 
 
+def bootstrap_counts(groups: Iterable[str], num_resamples: int = 1000, seed: int = 0) -> np.ndarray:
+    """How often each row occurs in each resample, `(num_resamples, N)`, when whole groups (patients) are redrawn."""
+    _, members = np.unique(np.asarray(list(groups)), return_inverse=True)  # [N]
+    if len(members) == 0:
+        raise ValueError("`groups` must hold at least one group, but was empty.")
+    num_groups = members.max() + 1
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=num_resamples)[:, members]  # [B, N]
+
+
 def bootstrap_interval(
-    values: np.ndarray, groups: Iterable[str], num_resamples: int = 1000, seed: int = 0
+    values: np.ndarray, groups: Iterable[str], weights: np.ndarray | None = None, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % percentile interval of the mean of `values`, `(N,)`, resampling whole groups such as patients (Efron 1979).
+    """95 % percentile interval of sum(values) / sum(weights) over resampled groups (Efron 1979).
+
+    Without `weights`, `(N,)`, it is the interval of the mean of `values`, `(N,)`.
 
     >>> bootstrap_interval(np.array([0.0, 0.0, 1.0, 1.0]), ["a", "a", "b", "b"])
     (0.0, 1.0)
     """
-    _, members = np.unique(np.asarray(list(groups)), return_inverse=True)  # [N]
-    if len(values) == 0 or len(values) != len(members):
-        raise ValueError(f"`values` must be as many as `groups`, at least one, but were {len(values)}.")
-    sums, counts = np.bincount(members, weights=values), np.bincount(members)  # [G], [G]
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=num_resamples)  # [B, G]
-    low, high = np.percentile((draws @ sums) / (draws @ counts), (2.5, 97.5))
+    values, counts = np.asarray(values, float), bootstrap_counts(groups, seed=seed)  # [N], [B, N]
+    weights = np.ones_like(values) if weights is None else np.asarray(weights, float)  # [N]
+    if not len(values) == len(weights) == counts.shape[1]:
+        raise ValueError(f"`values` must be as many as `groups`, {counts.shape[1]}, but were {len(values)}.")
+    sums, totals = counts @ values, counts @ weights  # [B], [B]
+    low, high = np.percentile(sums[totals > 0] / totals[totals > 0], (2.5, 97.5))
     return float(low), float(high)
