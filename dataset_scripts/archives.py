@@ -1,9 +1,11 @@
 """Read what people download, a folder, a zip or a tar, without unpacking it and without trusting it."""
 
+import contextlib
 import hashlib
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -16,7 +18,7 @@ JUNK = ("__MACOSX", ".DS_Store", "Thumbs.db")
 class Source:
     """The files of one or more folders, zips, tars or plain files, as one list of names.
 
-    Nothing is ever written to disk: a member is read into memory by its name. A `Source` can be sent to another
+    A folder's files are named after the folder, as an archive of it would name them. Nothing is ever written to disk: a member is read into memory by its name. A `Source` can be sent to another
     process, which opens the archives anew.
 
     Args:
@@ -47,8 +49,11 @@ class Source:
         return name in self._readers
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file."""
-        return self._readers[name]()
+        """The bytes of one file; `OSError` if they cannot be read in full."""
+        try:
+            return self._readers[name]()
+        except (zipfile.BadZipFile, zlib.error, tarfile.TarError, EOFError, RuntimeError) as error:
+            raise OSError(f"damaged or locked in its archive: {error}") from error
 
     def fingerprint(self) -> dict[str, str]:
         """What was read: the SHA-256 of each file, and of each folder's list of names and sizes."""
@@ -70,15 +75,19 @@ def _readers(path: Path) -> dict:
 
 
 def _folder_readers(folder: Path) -> dict:
+    folder = folder.resolve()
     files = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
     links = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink()]
     if links:
         raise ValueError(f"{folder.name} holds symbolic links, which are refused: {', '.join(sorted(links)[:10])}")
-    return {path.relative_to(folder).as_posix(): path.read_bytes for path in files}
+    return {path.relative_to(folder.parent).as_posix(): path.read_bytes for path in files}
 
 
 def _zip_readers(path: Path) -> dict:
-    archive = zipfile.ZipFile(path)
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path.name} is no readable zip: {error}") from error
     members = [member for member in archive.infolist() if not member.is_dir()]
     for member in members:
         _check_name(path, member.filename)
@@ -89,7 +98,8 @@ def _zip_readers(path: Path) -> dict:
 
 
 def _tar_readers(path: Path) -> dict:
-    archive = tarfile.open(path)  # stays open as long as its readers live
+    stays_open = contextlib.ExitStack()  # as long as the readers live
+    archive = stays_open.enter_context(tarfile.open(path))
     members = [member for member in archive.getmembers() if not member.isdir()]
     for member in members:
         _check_name(path, member.name)

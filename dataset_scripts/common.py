@@ -9,13 +9,16 @@ import contextlib
 import hashlib
 import io
 import multiprocessing
+import operator
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import datasets
 import numpy as np
 import PIL.Image
 from archives import Source
@@ -67,30 +70,44 @@ def picture(pixels: np.ndarray) -> Picture:
     return Picture(pixels, file.getvalue())
 
 
-def read_picture(source: Source, name: str) -> tuple[Picture, str]:
-    """A file of the source, its bytes unchanged, and its PIL mode; `BadFile` if it is missing or does not decode."""
+def read_picture(source: Source, name: str, modes: tuple[str, ...] = ()) -> Picture:
+    """A file of the source: its bytes unchanged if it is a PNG or JPEG of one of `modes`, else as RGB.
+
+    Without `modes` every file stays as it is. Raises `BadFile` if the file is missing or does not decode.
+    """
     if name not in source:
         raise BadFile(name, "missing")
     try:
         data = source.read(name)
+        if not data:
+            raise BadFile(name, "empty (zero bytes)")
         with PIL.Image.open(io.BytesIO(data)) as image:
-            return Picture(np.asarray(image), data), image.mode
-    except (OSError, SyntaxError, ValueError, EOFError, PIL.Image.DecompressionBombError) as error:
-        reason = (
-            "empty (zero bytes)" if name in source and not data else str(error).replace("<_io.BytesIO object", "<")
-        )
-        raise BadFile(name, f"not a readable image: {reason}") from error
+            if not modes or (image.mode in modes and image.format in ("PNG", "JPEG")):
+                return Picture(np.asarray(image), data)
+            return picture(np.asarray(image if image.mode in modes else image.convert("RGB")))
+    except (OSError, SyntaxError, EOFError, PIL.Image.DecompressionBombError) as error:
+        reason = str(error).replace("cannot identify image file <_io.BytesIO object", "no image <")
+        raise BadFile(name, f"cannot be decoded: {reason.split(' <')[0]}") from error
 
 
 def read_mask(source: Source, name: str, size: tuple[int, int]) -> Picture:
     """A mask of `size` (H, W) as 0/255 of mode "L": the file's own bytes if it is one, else its greys > 127."""
-    mask, mode = read_picture(source, name)
+    mask = read_picture(source, name)
     if mask.pixels.shape[:2] != size:
         raise BadFile(name, f"{mask.pixels.shape[:2]} (height, width) pixels, but its image has {size}")
-    if mode == "L" and mask.data.startswith(b"\x89PNG") and np.isin(mask.pixels, (0, 255)).all():
+    if mask.pixels.ndim == 2 and mask.data.startswith(b"\x89PNG") and not set(np.unique(mask.pixels)) - {0, 255}:
         return mask
     with PIL.Image.open(io.BytesIO(mask.data)) as image:
         return picture(np.asarray(image.convert("L")) > 127)
+
+
+def provenance(args: argparse.Namespace, source: Source | None = None, **facts: str) -> dict[str, str]:
+    """What a data set was built from, for report and card: facts, options, versions, SHA-256 of the sources."""
+    ours = ("out", "sources", "overwrite", "num_workers", "push_to_hub")
+    options = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in vars(args).items() if key not in ours)
+    versions = f"datasets {datasets.__version__}, numpy {np.__version__}, pillow {PIL.__version__}"
+    hashes = {f"sha256 of {name}": value for name, value in source.fingerprint().items()} if source else {}
+    return {"script": Path(sys.argv[0]).name, **facts, "options": options, "versions": versions, **hashes}
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -105,25 +122,36 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def build(
-    args: argparse.Namespace, template: str, jobs: list, make_rows: Callable[..., list[Row]], built_from: dict
+    args: argparse.Namespace,
+    template: str,
+    jobs: Iterable,
+    make_rows: Callable[..., list[Row]],
+    built_from: dict[str, str],
+    strays: Iterable[str] = (),
+    groups_may_cross: bool = False,
 ) -> Path:
     """Turn jobs into rows, and rows into the folder `args.out`, whole or not at all.
 
     Args:
         args (`argparse.Namespace`): the options of `parser`.
         template (`str`): the card's template, the name of a file beside this one.
-        jobs (`list`): one per image or series, in the order of the rows; each may be sent to another process.
+        jobs (`Iterable`): one per image or series, in the order of the rows; each may be sent to another process.
         make_rows (`Callable`): turns a job into rows; raises `BadFile` for one that cannot be used.
-        built_from (`dict`): source, fingerprint and options, for the report and the card.
+        built_from (`dict[str, str]`): what `provenance` says.
+        strays (`Iterable[str]`, *optional*): files that belong to no job, bad files too.
+        groups_may_cross (`bool`, *optional*, defaults to `False`): allow a group in two splits.
 
     Raises:
-        ValueError: naming every bad file, unless `args.skip_bad`; or if no row is left.
+        ValueError: naming every bad file, unless `args.skip_bad`; if no row is left, or a group is in two splits.
         FileExistsError: if `args.out` exists and is not to be overwritten.
     """
     report = Report(built_from)
+    for name in strays:
+        report.skip(name, "belongs to no image: misnamed?")
     with new_folder(args.out, args.overwrite) as folder, ShardWriter(folder / "data") as shards:
         # 1. rows
-        for outcome in tqdm(_outcomes(jobs, make_rows, args.num_workers), total=len(jobs), desc=args.out.name):
+        total = operator.length_hint(jobs) or None
+        for outcome in tqdm(_outcomes(jobs, make_rows, args.num_workers), total=total, desc=args.out.name):
             if isinstance(outcome, BadFile):
                 report.skip(outcome.name, outcome.reason)
                 continue
@@ -131,18 +159,19 @@ def build(
                 report.add(row)
                 if not row.dropped:
                     shards.write(row)
+        # 2. refuse what must not be published
         if report.skipped and not args.skip_bad:
-            raise ValueError(
-                f"{len(report.skipped)} files cannot be used (--skip-bad leaves them out):\n{report.bad_files()}"
-            )
-        # 2. what tells about them
-        summary = report.summary()
+            count = len(report.skipped)
+            raise ValueError(f"{count} files cannot be used (--skip-bad leaves them out):\n{report.bad_files()}")
         if not shards.num_rows:
             raise ValueError(f"`sources` must hold at least one usable image, but hold none.\n{report.bad_files()}")
+        if report.crossing_groups() and not groups_may_cross:
+            raise ValueError(f"a group must lie in one split, but these cross: {report.crossing_groups()[:10]}")
+        # 3. what tells about them
         shards.close()
         report.save(folder / "report.json")
         contact_sheet(report.examples).save(folder / "contact_sheet.png")
-        write_card(folder, template, shards, summary)
+        write_card(folder, template, shards, report.summary())
     print(report.text())
     if args.push_to_hub:
         push(args.out, args.push_to_hub)
@@ -150,25 +179,27 @@ def build(
 
 
 def _outcomes(jobs: Iterable, make_rows: Callable, num_workers: int) -> Iterator:
-    task = _Task(make_rows)
+    """The rows of each job in order, or its `BadFile` as a value, since an exception would end the whole build."""
+    _start_worker(make_rows)
     if num_workers < 2:
-        yield from map(task, jobs)
+        yield from map(_outcome, jobs)
         return
-    with multiprocessing.get_context("spawn").Pool(num_workers) as pool:
-        yield from pool.imap(task, jobs, chunksize=8)
+    # each process opens the source once, when it starts; sending it with each job would cost seconds a time
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Pool(num_workers, initializer=_start_worker, initargs=(make_rows,)) as pool:
+        yield from pool.imap(_outcome, jobs, chunksize=16)
 
 
-class _Task:
-    """`make_rows` with a bad file as a value, since other processes' exceptions would end the whole build."""
+def _start_worker(make_rows: Callable):
+    global _make_rows
+    _make_rows = make_rows
 
-    def __init__(self, make_rows: Callable):
-        self.make_rows = make_rows
 
-    def __call__(self, job) -> "list[Row] | BadFile":
-        try:
-            return self.make_rows(job)
-        except BadFile as error:
-            return error
+def _outcome(job) -> list[Row] | BadFile:
+    try:
+        return _make_rows(job)
+    except BadFile as error:
+        return error
 
 
 @contextlib.contextmanager

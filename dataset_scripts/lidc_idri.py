@@ -1,10 +1,11 @@
 """LIDC-IDRI, lung nodules in CT with up to four readers, from any of the three forms in which people have it."""
 
+from functools import partial
 from pathlib import Path
 
 from archives import Source
-from common import build, parser
-from lidc_slices import IMAGE, slices
+from common import build, parser, provenance
+from lidc_slices import IMAGE, slice_jobs, slice_rows, slice_strays
 
 
 def main(argv: list[str] | None = None) -> Path:
@@ -14,7 +15,8 @@ def main(argv: list[str] | None = None) -> Path:
     args = options.parse_args(argv)
     source = Source(args.sources)
     if any(IMAGE.fullmatch(name) for name in source.names):
-        kind, (jobs, make_rows) = "128 x 128 PNG slices", slices(source)
+        kind, jobs, strays = "128 x 128 PNG slices", slice_jobs(source), slice_strays(source)
+        make_rows = partial(slice_rows, source)
     else:
         found = ", ".join(source.names[:3]) or "no files"
         raise ValueError(
@@ -22,8 +24,7 @@ def main(argv: list[str] | None = None) -> Path:
             f"data_lidc.pickle, but hold {len(source.names)} files: {found} ..."
         )
     print(f"LIDC-IDRI from {kind}: {len(jobs):,} to read")
-    built_from = {"form": kind, "sha256": source.fingerprint(), "command": f"lidc_idri.py --out {args.out.name}"}
-    return build(args, "card_lidc_idri.md", jobs, make_rows, built_from)
+    return build(args, "card_lidc_idri.md", jobs, make_rows, provenance(args, source, form=kind), strays)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """LIDC-IDRI as the archive of 128 x 128 PNG slices: PATIENT/nodule-N/{images,mask-0..3}/slice-K.png."""
 
 import re
-from functools import partial
 
 from archives import Source
 from common import Row, read_mask, read_picture, split_of
@@ -18,7 +17,7 @@ def slice_jobs(source: Source) -> list[str]:
 
 def slice_rows(source: Source, name: str) -> list[Row]:
     """The one row of a slice, its files unchanged; dropped if all four masks are empty."""
-    image, _ = read_picture(source, name)
+    image = read_picture(source, name, modes=("L",))
     size = image.pixels.shape[:2]
     masks = [read_mask(source, name.replace("/images/", f"/mask-{i}/"), size) for i in range(NUM_MASKS)]
     patient, nodule, index = IMAGE.fullmatch(name).group("patient", "nodule", "slice")
@@ -26,6 +25,9 @@ def slice_rows(source: Source, name: str) -> list[Row]:
     return [Row(image, masks, f"{patient}/nodule-{nodule}/slice-{index}", patient, split_of(patient), dropped)]
 
 
-def slices(source: Source) -> tuple[list, partial]:
-    """The jobs and the function that turns each into rows, as `common.build` takes them."""
-    return slice_jobs(source), partial(slice_rows, source)
+def slice_strays(source: Source) -> list[str]:
+    """PNG files that are neither a slice's image nor one of its masks."""
+    images = slice_jobs(source)
+    masks = {name.replace("/images/", f"/mask-{i}/") for name in images for i in range(NUM_MASKS)}
+    known = masks.union(images)
+    return [name for name in source.names if name.endswith(".png") and name not in known]
