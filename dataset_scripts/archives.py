@@ -1,12 +1,12 @@
 """Read what people download, a folder, a zip or a tar, without unpacking it and without trusting it."""
 
-import contextlib
 import hashlib
 import stat
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 MAX_MEMBER_BYTES = 4 * 2**30
@@ -18,8 +18,8 @@ JUNK = ("__MACOSX", ".DS_Store", "Thumbs.db")
 class Source:
     """The files of one or more folders, zips, tars or plain files, as one list of names.
 
-    A folder's files are named after the folder, as an archive of it would name them. Nothing is ever written to disk: a member is read into memory by its name. A `Source` can be sent to another
-    process, which opens the archives anew.
+    A folder's files are named after the folder, as in an archive of it. Nothing is ever written to disk: a member is
+    read into memory by its name. A `Source` can be sent to another process, which opens the archives anew.
 
     Args:
         paths (`Iterable[str | Path]`): what the user named. A file of another kind counts as a source of one file.
@@ -98,17 +98,19 @@ def _zip_readers(path: Path) -> dict:
 
 
 def _tar_readers(path: Path) -> dict:
-    stays_open = contextlib.ExitStack()  # as long as the readers live
-    archive = stays_open.enter_context(tarfile.open(path))
-    members = [member for member in archive.getmembers() if not member.isdir()]
+    with tarfile.open(path) as archive:
+        members = [member for member in archive.getmembers() if not member.isdir()]
     for member in members:
         _check_name(path, member.name)
         if not member.isfile():
             raise ValueError(f"{path.name} holds a link or a device, which is refused: {member.name!r}")
     _check_sizes(path, {member.name: member.size for member in members})
-    return {
-        member.name.removeprefix("./"): lambda member=member: archive.extractfile(member).read() for member in members
-    }
+    return {member.name.removeprefix("./"): partial(_read_tar_member, path, member) for member in members}
+
+
+def _read_tar_member(path: Path, member: tarfile.TarInfo) -> bytes:
+    with tarfile.open(path) as archive:
+        return archive.extractfile(member).read()
 
 
 def _check_name(path: Path, name: str):

@@ -31,7 +31,7 @@ def isic_jobs(source: Source) -> list[tuple[str, str, str, str]]:
         raise ValueError(
             "`sources` must hold ISIC2018_Task1-2_Training_Input/ISIC_*.jpg and ISIC2018_Task1_Training_GroundTruth/"
             "ISIC_*_segmentation.png, and both or neither of the Validation and Test parts, but hold images of "
-            f"{', '.join(sorted(parts)) or 'no part'} among {len(source.names)} files: {', '.join(source.names[:3])} ..."
+            f"{', '.join(sorted(parts)) or 'none'} among {len(source.names)} files: {', '.join(source.names[:3])} ..."
         )
     jobs = []
     for (part, image_id), name in sorted(images.items(), key=lambda item: item[0][1]):
