@@ -19,9 +19,10 @@ class MedSegLatDiffVAEOutput(BaseOutput):
     """What one pass through the autoencoder gives.
 
     Args:
-        sample (`torch.Tensor` of shape `(batch, out_channels, height, width)`): the reconstruction: grey values or RGB in
-            [-1, 1] for images, logits over background and classes for masks.
-        latents (`torch.Tensor` of shape `(batch, latent_channels, height // factor, width // factor)`): scaled latents.
+        sample (`torch.Tensor` of shape `(batch, out_channels, height, width)`): the reconstruction: grey values or
+            RGB in [-1, 1] for images, logits over background and classes for masks.
+        latents (`torch.Tensor` of shape `(batch, latent_channels, height // factor, width // factor)`): scaled
+            latents.
         bottleneck_loss (`torch.Tensor`, scalar): mean KL divergence per latent value (nats), or the commitment loss.
     """
 
@@ -31,10 +32,12 @@ class MedSegLatDiffVAEOutput(BaseOutput):
 
 
 class VectorQuantizer(nn.Module):
-    """Nearest-code quantisation with a moving-average codebook (van den Oord et al. 2017, arXiv 1711.00937, appendix A.1).
+    """Nearest-code quantisation with a moving-average codebook (van den Oord et al. 2017, arXiv 1711.00937,
+    appendix A.1).
 
-    The codebook is a buffer rather than a parameter, so that all processes keep the same codes (buffers are broadcast).
-    Codes whose share of the traffic has died away are set to the values of the batch that are quantised worst.
+    The codebook is a buffer rather than a parameter, so that all processes keep the same codes (buffers are
+    broadcast). Codes whose share of the traffic has died away are set to the values of the batch that are quantised
+    worst.
     """
 
     def __init__(self, num_codes: int, channels: int, decay: float = 0.99, dead_share: float = 0.01):
@@ -85,7 +88,8 @@ class MedSegLatDiffVAE(ModelMixin, ConfigMixin):
         bottleneck (`str`, *optional*, defaults to `"kl"`): `"kl"` for a Gaussian posterior, `"vq"` for a codebook.
         num_codes (`int`, *optional*, defaults to 512): size of the codebook, with `bottleneck="vq"`.
         latents_mean (`list[float]`, *optional*): per-channel mean of the raw latents on the training split.
-        latents_std (`list[float]`, *optional*): per-channel standard deviation, likewise; `None` leaves latents unscaled.
+        latents_std (`list[float]`, *optional*): per-channel standard deviation, likewise; `None` leaves latents
+            unscaled.
     """
 
     _supports_gradient_checkpointing = True
@@ -140,7 +144,7 @@ class MedSegLatDiffVAE(ModelMixin, ConfigMixin):
         return self.config.latent_channels
 
     def set_latent_statistics(self, mean: list[float], std: list[float]):
-        """Keeps the per-channel statistics of the raw latents in the config, from which `encode` and `decode` scale."""
+        """Keeps the raw latents' per-channel statistics in the config, from which `encode` and `decode` scale."""
         if len(mean) != self.config.latent_channels or len(std) != self.config.latent_channels or min(std) <= 0:
             raise ValueError(
                 f"`mean` and `std` must hold {self.config.latent_channels} values each, with every `std` > 0, "
@@ -155,11 +159,13 @@ class MedSegLatDiffVAE(ModelMixin, ConfigMixin):
         Raises:
             ValueError: if the channels are not `in_channels` or a side is not a multiple of the downsampling factor.
         """
-        return self._scale(self._moments(sample).chunk(2, dim=1)[0] if self.quantizer is None else self._moments(sample))
+        return self._scale(
+            self._moments(sample).chunk(2, dim=1)[0] if self.quantizer is None else self._moments(sample)
+        )
 
     @apply_forward_hook
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Takes scaled latents, `(batch, latent_channels, h, w)`, to `(batch, out_channels, factor * h, factor * w)`."""
+        """Takes scaled latents, `(batch, latent_channels, h, w)`, to `(batch, out_channels, height, width)`."""
         raw = self._unscale(latents)  # [B, C, h, w]
         if self.quantizer is not None:
             raw, _ = self.quantizer(raw)  # [B, C, h, w]
@@ -167,10 +173,15 @@ class MedSegLatDiffVAE(ModelMixin, ConfigMixin):
 
     @apply_forward_hook
     def condition(self, images: torch.Tensor) -> torch.Tensor:
-        """The image latent that the U-Net is conditioned on: `(batch, latent_channels, h, w)` from images in [-1, 1]."""
+        """The image latent that the U-Net is given: `(batch, latent_channels, h, w)` from images in [-1, 1]."""
         return self.encode(images)
 
-    def forward(self, sample: torch.Tensor, generator: torch.Generator | None = None) -> MedSegLatDiffVAEOutput:
+    def forward(
+        self,
+        sample: torch.Tensor,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        return_dict: bool = True,
+    ) -> MedSegLatDiffVAEOutput | tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Encodes, passes the bottleneck (with `kl`, noise is drawn from `generator` in training mode) and decodes."""
         moments = self._moments(sample)  # [B, 2*C or C, h, w]
         # 1. bottleneck
@@ -182,7 +193,8 @@ class MedSegLatDiffVAE(ModelMixin, ConfigMixin):
             raw, bottleneck_loss = self.quantizer(moments)  # [B, C, h, w]
         # 2. decode
         reconstruction = F.pixel_shuffle(self.decoder(raw), 2)  # [B, out_channels, H, W]
-        return MedSegLatDiffVAEOutput(reconstruction, self._scale(raw), bottleneck_loss)
+        output = MedSegLatDiffVAEOutput(reconstruction, self._scale(raw), bottleneck_loss)
+        return output if return_dict else output.to_tuple()
 
     def _moments(self, sample: torch.Tensor) -> torch.Tensor:
         factor = self.downsampling_factor

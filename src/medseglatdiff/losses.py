@@ -13,7 +13,8 @@ def weighted_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, class_wei
     Args:
         logits (`torch.Tensor` of shape `(batch, 1 + num_classes, height, width)`): background first.
         labels (`torch.Tensor` of shape `(batch, height, width)`, int64): 0 for background, then the classes.
-        class_weights (`torch.Tensor` of shape `(1 + num_classes,)`): positive weights; `(1, 50)` in the paper for LIDC.
+        class_weights (`torch.Tensor` of shape `(1 + num_classes,)`): positive weights; `(1, 50)` in the paper for
+            LIDC.
     """
     return F.cross_entropy(logits.float(), labels, weight=class_weights, reduction="none").mean()
 
@@ -21,8 +22,8 @@ def weighted_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, class_wei
 def class_weights_from_frequencies(pixel_counts: torch.Tensor) -> torch.Tensor:
     """Inverse square root of each class's share of the pixels, with background at 1.
 
-    The plain inverse would weight LIDC's foreground by several hundred, which swells every border; its square root keeps
-    the order of the classes. `pixel_counts`: `(1 + num_classes,)`, from the training split, all > 0.
+    The plain inverse would weight LIDC's foreground by several hundred, which swells every border; its square root
+    keeps the order of the classes. `pixel_counts`: `(1 + num_classes,)`, from the training split, all > 0.
     """
     if (pixel_counts <= 0).any():
         raise ValueError(f"`pixel_counts` must be positive for every class, but was {pixel_counts.tolist()}.")
@@ -30,7 +31,7 @@ def class_weights_from_frequencies(pixel_counts: torch.Tensor) -> torch.Tensor:
 
 
 def mask_mse(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean squared error between the softmax and the one-hot labels: what the weighted cross entropy is compared with."""
+    """Mean squared error between softmax and one-hot labels: what the weighted cross entropy is compared with."""
     one_hot = F.one_hot(labels, logits.shape[1]).movedim(-1, 1)  # [B, K, H, W]
     return F.mse_loss(logits.float().softmax(dim=1), one_hot.float())
 
@@ -48,7 +49,8 @@ def kl_divergence(mean: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
 def prediction_target(
     scheduler: SchedulerMixin, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
 ) -> torch.Tensor:
-    """What the U-Net must predict under the scheduler's `prediction_type`: the noise, the velocity or the clean latents.
+    """What the U-Net must predict under the scheduler's `prediction_type`: the noise, the velocity or the clean
+    latents.
 
     The velocity is v = sqrt(a) * noise - sqrt(1 - a) * latents (Salimans & Ho 2022, arXiv 2202.00512, section 4).
     All tensors are `(batch, channels, h, w)`; `timesteps` is `(batch,)`.
@@ -66,7 +68,8 @@ def prediction_target(
 
 
 def min_snr_weights(scheduler: SchedulerMixin, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Loss weights min(SNR, gamma), expressed for the predicted quantity (Hang et al. 2023, arXiv 2303.09556, eq. 4-5).
+    """Loss weights min(SNR, gamma), expressed for the predicted quantity (Hang et al. 2023, arXiv 2303.09556, eq.
+    4-5).
 
     The weight of the clean-latent error is min(SNR, gamma); an error of epsilon counts 1/SNR, one of v 1/(SNR + 1).
     At a timestep of zero SNR the limit for epsilon is 1.

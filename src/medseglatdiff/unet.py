@@ -22,8 +22,8 @@ class MedSegLatDiffUNetOutput(BaseOutput):
     """The denoiser's prediction.
 
     Args:
-        sample (`torch.Tensor` of shape `(batch, latent_channels, height, width)`): noise, velocity or clean latents, as the
-            scheduler's `prediction_type` says.
+        sample (`torch.Tensor` of shape `(batch, latent_channels, height, width)`): noise, velocity or clean
+            latents, as the scheduler's `prediction_type` says.
     """
 
     sample: torch.Tensor
@@ -37,7 +37,8 @@ class MedSegLatDiffUNet(ModelMixin, ConfigMixin):
         latent_channels (`int`, *optional*, defaults to 1): channels of the mask latent.
         condition_channels (`int`, *optional*, defaults to 16): channels of the image condition.
         block_out_channels (`tuple[int]`, *optional*, defaults to `(64, 128, 256)`): widths from the finest level down.
-        attention (`tuple[bool]`, *optional*, defaults to `(False, False, True)`): which levels attend over their pixels.
+        attention (`tuple[bool]`, *optional*, defaults to `(False, False, True)`): which levels attend over their
+            pixels.
         layers_per_block (`int`, *optional*, defaults to 2): residual layers per level.
         attention_head_dim (`int`, *optional*, defaults to 32): channels of an attention head.
         norm_num_groups (`int`, *optional*, defaults to 16): groups of the group normalisation.

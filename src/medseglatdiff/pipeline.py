@@ -1,0 +1,267 @@
+"""The pipeline: an image goes in; several plausible masks, their confidence, uncertainty and consensus come out."""
+
+import inspect
+from dataclasses import dataclass
+
+import numpy as np
+import PIL.Image
+import torch
+from diffusers import DiffusionPipeline, SchedulerMixin
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+
+from .autoencoder import MedSegLatDiffVAE
+from .images import as_image_list, preprocess, resize_probabilities
+from .unet import MedSegLatDiffUNet
+
+
+@dataclass
+class MedSegLatDiffPipelineOutput(BaseOutput):
+    """One entry per image, each at that image's own height and width. With `output_type="pt"` tensors, with `"pil"`
+    images.
+
+    Args:
+        masks (`list[np.ndarray]`): hypotheses, bool `(num_masks, H, W)`; label maps, uint8, from a multi-class
+            checkpoint.
+        confidence (`list[np.ndarray]`): share of the hypotheses that hold each pixel, float32 in [0, 1], `(H, W)`;
+            `(num_classes, H, W)` from a multi-class checkpoint.
+        uncertainty (`list[np.ndarray]`): binary entropy of the confidence in bits, float32 in [0, 1]; same shape.
+        consensus (`list[np.ndarray]`): confidence >= threshold, bool `(H, W)`; a label map, uint8, with several
+            classes.
+    """
+
+    masks: list
+    confidence: list
+    uncertainty: list
+    consensus: list
+
+
+def binary_entropy(confidence: torch.Tensor) -> torch.Tensor:
+    """Entropy of a Bernoulli variable in bits, -p log2 p - (1 - p) log2 (1 - p), with 0 log 0 = 0."""
+    other = 1 - confidence
+    return -(torch.xlogy(confidence, confidence) + torch.xlogy(other, other)) / np.log(2)
+
+
+def aggregate(
+    labels: torch.Tensor, num_classes: int, threshold: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Confidence, uncertainty and consensus of one image's hypotheses: a pure function of the label maps.
+
+    Args:
+        labels (`torch.Tensor` of shape `(num_masks, H, W)`): 0 for background, then the classes.
+        num_classes (`int`): foreground classes, K.
+        threshold (`float`): least confidence of the consensus, in (0, 1]; among several classes the most confident
+            wins.
+
+    Returns:
+        confidence and uncertainty, float32 `(K, H, W)`, and the consensus as labels, uint8 `(H, W)`.
+    """
+    classes = torch.arange(1, num_classes + 1, device=labels.device)[:, None, None, None]  # [K, 1, 1, 1]
+    confidence = (labels == classes).float().mean(dim=1)  # [K, H, W]
+    highest, winner = confidence.max(dim=0)  # [H, W], [H, W]
+    consensus = torch.where(highest >= threshold, winner + 1, 0).to(torch.uint8)  # [H, W]
+    return confidence, binary_entropy(confidence), consensus
+
+
+class MedSegLatDiffPipeline(DiffusionPipeline):
+    """One-to-many segmentation by diffusion in the latent space of a mask autoencoder (arXiv 2512.01292).
+
+    Args:
+        image_encoder (`MedSegLatDiffVAE` or `MedSegLatDiffImageEncoder`): gives the condition of an image.
+        mask_vae (`MedSegLatDiffVAE`): the autoencoder of masks; its `out_channels` are 1 + the number of classes.
+        unet (`MedSegLatDiffUNet`): denoises mask latents given the condition.
+        scheduler (`SchedulerMixin`): any of diffusers' schedulers with the checkpoint's training settings.
+        sample_size (`int`, *optional*, defaults to 128): side of the square to which every image is resized.
+        default_num_masks (`int`, *optional*, defaults to 16): hypotheses where `num_masks` is `None`.
+        default_num_inference_steps (`int`, *optional*, defaults to 10): steps where `num_inference_steps` is `None`.
+        threshold (`float`, *optional*, defaults to 0.5): least confidence of the consensus.
+        stretch (`bool`, *optional*, defaults to `False`): whether each image is stretched to its full range of values
+            first, for checkpoints that were trained on such images.
+    """
+
+    model_cpu_offload_seq = "image_encoder->unet->mask_vae"
+
+    def __init__(
+        self,
+        image_encoder: MedSegLatDiffVAE,
+        mask_vae: MedSegLatDiffVAE,
+        unet: MedSegLatDiffUNet,
+        scheduler: SchedulerMixin,
+        sample_size: int = 128,
+        default_num_masks: int = 16,
+        default_num_inference_steps: int = 10,
+        threshold: float = 0.5,
+        stretch: bool = False,
+    ):
+        super().__init__()
+        if unet.config.latent_channels != mask_vae.config.latent_channels:
+            raise ValueError(
+                f"`unet` must have the {mask_vae.config.latent_channels} latent channels of `mask_vae`, "
+                f"but has {unet.config.latent_channels}."
+            )
+        if unet.config.condition_channels != image_encoder.condition_channels:
+            raise ValueError(
+                f"`unet` must take the {image_encoder.condition_channels} condition channels of `image_encoder`, "
+                f"but takes {unet.config.condition_channels}."
+            )
+        self.register_modules(image_encoder=image_encoder, mask_vae=mask_vae, unet=unet, scheduler=scheduler)
+        self.register_to_config(
+            sample_size=sample_size,
+            default_num_masks=default_num_masks,
+            default_num_inference_steps=default_num_inference_steps,
+            threshold=threshold,
+            stretch=stretch,
+        )
+
+    @property
+    def num_classes(self) -> int:
+        """Foreground classes: 1 for a binary checkpoint."""
+        return self.mask_vae.config.out_channels - 1
+
+    def check_inputs(self, num_images, num_masks, num_inference_steps, generator, batch_size, latents, output_type):
+        """Raises a `ValueError` or `TypeError` that names the argument for whatever `__call__` cannot work with."""
+        counts = {"num_masks": num_masks, "num_inference_steps": num_inference_steps, "batch_size": batch_size}
+        for name, value in counts.items():
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+                raise TypeError(f"`{name}` must be an integer, but was {value!r}.")
+            if value < 1:
+                raise ValueError(f"`{name}` must be at least 1, but was {value}.")
+        if isinstance(generator, list) and len(generator) != num_images:
+            raise ValueError(
+                f"`generator` must be one generator or a list with one per image, {num_images}, "
+                f"but was a list of {len(generator)}."
+            )
+        for entry in generator if isinstance(generator, list) else [generator]:
+            if entry is not None and not isinstance(entry, torch.Generator):
+                raise TypeError(f"`generator` must hold torch.Generator objects, but held {type(entry).__name__}.")
+        shape = (num_images * num_masks, *self._latent_shape())
+        if latents is not None and tuple(latents.shape) != shape:
+            raise ValueError(f"`latents` must have shape {shape}, but was {tuple(latents.shape)}.")
+        if output_type not in ("np", "pt", "pil"):
+            raise ValueError(f"`output_type` must be 'np', 'pt' or 'pil', but was {output_type!r}.")
+
+    def _latent_shape(self) -> tuple[int, int, int]:
+        side = self.config.sample_size // self.mask_vae.downsampling_factor
+        return (self.mask_vae.config.latent_channels, side, side)
+
+    def encode_image(self, pixels: torch.Tensor, batch_size: int) -> torch.Tensor:
+        """The condition of each image, `(B, condition_channels, h, w)`, from `pixels`, `(B, channels, S, S)`."""
+        pixels = pixels.to(self._execution_device, self.image_encoder.dtype)  # [B, C, S, S]
+        return torch.cat([self.image_encoder.condition(chunk) for chunk in pixels.split(batch_size)])
+
+    def prepare_latents(self, num_images: int, num_masks: int, generator) -> torch.Tensor:
+        """Standard normal latents, `(B*M, C, h, w)`, drawn image by image from its generator."""
+        generators = generator if isinstance(generator, list) else [generator] * num_images
+        shape = (num_masks, *self._latent_shape())
+        options = dict(device=self._execution_device, dtype=self.unet.dtype)
+        return torch.cat([randn_tensor(shape, generator=entry, **options) for entry in generators])  # [B*M, C, h, w]
+
+    def step_generators(self, num_images: int, num_masks: int, generator) -> list[torch.Generator] | None:
+        """One generator per hypothesis for schedulers that add noise at each step: batching then changes nothing."""
+        if "generator" not in inspect.signature(self.scheduler.step).parameters:
+            return None
+        generators = generator if isinstance(generator, list) else [generator] * num_images
+        seeds = [torch.randint(2**62, (num_masks,), generator=g, device=g.device if g else None) for g in generators]
+        return [torch.Generator(self._execution_device).manual_seed(seed) for seed in torch.cat(seeds).tolist()]
+
+    def denoise(self, latents, condition, num_inference_steps, generators, progress_bar) -> torch.Tensor:
+        """Runs the scheduler over `latents`, `(n, C, h, w)`, under `condition`, `(n, condition_channels, h, w)`."""
+        self.scheduler.set_timesteps(num_inference_steps, device=latents.device)  # multistep solvers start afresh
+        options = {} if generators is None else {"generator": generators}
+        latents = latents * self.scheduler.init_noise_sigma  # [n, C, h, w]
+        for timestep in self.scheduler.timesteps:
+            model_input = self.scheduler.scale_model_input(latents, timestep)  # [n, C, h, w]
+            prediction = self.unet(model_input, timestep, condition).sample  # [n, C, h, w]
+            latents = self.scheduler.step(prediction, timestep, latents, **options).prev_sample  # [n, C, h, w]
+            progress_bar.update()
+        return latents
+
+    def decode_masks(self, latents: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Label maps, uint8 `(n, H, W)`, of latents `(n, C, h, w)`: resized probabilities, best class."""
+        probabilities = self.mask_vae.decode(latents.to(self.mask_vae.dtype)).float().softmax(dim=1)  # [n, 1+K, S, S]
+        return resize_probabilities(probabilities, size).argmax(dim=1).to(torch.uint8)  # [n, H, W]
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        images,
+        num_masks: int | None = None,
+        num_inference_steps: int | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        batch_size: int | None = None,
+        latents: torch.Tensor | None = None,
+        output_type: str = "np",
+        return_dict: bool = True,
+    ) -> MedSegLatDiffPipelineOutput | tuple[list, list, list, list]:
+        """Segments one image or a list of images of any sizes.
+
+        Args:
+            images: a PIL image, path, array `(H, W)` or `(H, W, C)` (uint8, uint16, float in [0, 1]), tensor `(C,
+            H, W)` or `(B, C, H, W)`, or a list of these; grey and RGB convert to what the checkpoint takes.
+            num_masks (`int`, *optional*): hypotheses per image; the checkpoint's own default if `None`.
+            num_inference_steps (`int`, *optional*): denoising steps; the checkpoint's own default if `None`.
+            generator (`torch.Generator` or a list with one per image, *optional*): where the noise comes from. With
+                one per image, an image's masks do not depend on its neighbours or on `batch_size`, rounding aside.
+            batch_size (`int`, *optional*): most hypotheses that pass the U-Net at once; `num_masks` if `None`.
+            latents (`torch.Tensor` of shape `(B * num_masks, C, h, w)`, *optional*): initial noise, in place of
+                `generator`.
+            output_type (`str`, *optional*, defaults to `"np"`): `"np"`, `"pt"` or `"pil"`.
+            return_dict (`bool`, *optional*, defaults to `True`): a tuple in the output's order is returned if `False`.
+
+        Raises:
+            ValueError, TypeError: for every argument that cannot be used, before anything is sampled.
+        """
+        # 1. resolve defaults and check
+        num_masks = self.config.default_num_masks if num_masks is None else num_masks
+        steps = self.config.default_num_inference_steps if num_inference_steps is None else num_inference_steps
+        batch_size = num_masks if batch_size is None else batch_size
+        images = as_image_list(images)
+        self.check_inputs(len(images), num_masks, steps, generator, batch_size, latents, output_type)
+        # 2. preprocess
+        channels, stretch = self.image_encoder.config.in_channels, self.config.stretch
+        pixels, sizes = preprocess(images, channels, self.config.sample_size, stretch)  # [B, C, S, S]
+        # 3. encode each image once
+        condition = self.encode_image(pixels, batch_size)  # [B, condition_channels, h, w]
+        # 4. draw the noise
+        if latents is None:
+            latents = self.prepare_latents(len(images), num_masks, generator)  # [B*M, C, h, w]
+        latents = latents.to(self._execution_device, self.unet.dtype)  # [B*M, C, h, w]
+        generators = self.step_generators(len(images), num_masks, generator)
+        # 5. denoise, `batch_size` hypotheses at a time
+        self.scheduler.set_timesteps(steps, device=latents.device)
+        owners = torch.arange(len(images), device=latents.device).repeat_interleave(num_masks)  # [B*M]
+        chunks = torch.arange(len(latents), device=latents.device).split(batch_size)
+        denoised = []
+        with self.progress_bar(total=len(chunks) * len(self.scheduler.timesteps)) as progress_bar:
+            for chunk in chunks:
+                own = None if generators is None else [generators[index] for index in chunk.tolist()]
+                denoised.append(self.denoise(latents[chunk], condition[owners[chunk]], steps, own, progress_bar))
+        denoised = torch.cat(denoised).unflatten(0, (len(images), num_masks))  # [B, M, C, h, w]
+        # 6. decode at each image's own size, aggregate
+        results = []
+        for image_latents, size in zip(denoised, sizes, strict=True):
+            parts = [self.decode_masks(part, size) for part in image_latents.split(batch_size)]
+            labels = torch.cat(parts)  # [M, H, W]
+            results.append((labels, *aggregate(labels, self.num_classes, self.config.threshold)))
+        # 7. output
+        self.maybe_free_model_hooks()
+        columns = [list(column) for column in zip(*(self._convert(*r, output_type) for r in results), strict=True)]
+        return MedSegLatDiffPipelineOutput(*columns) if return_dict else tuple(columns)
+
+    def _convert(self, labels, confidence, uncertainty, consensus, output_type) -> tuple:
+        if self.num_classes == 1:
+            labels, consensus = labels.bool(), consensus.bool()  # [M, H, W], [H, W]
+            confidence, uncertainty = confidence[0], uncertainty[0]  # [H, W], [H, W]
+        if output_type == "pt":
+            return labels, confidence, uncertainty, consensus
+        arrays = tuple(value.cpu().numpy() for value in (labels, confidence, uncertainty, consensus))
+        return arrays if output_type == "np" else tuple(to_pil(array) for array in arrays)
+
+
+def to_pil(array: np.ndarray) -> PIL.Image.Image | list[PIL.Image.Image]:
+    """Mode "L": bool as 0/255, labels as they are, floats in [0, 1] as 0..255; a list where there are several."""
+    if array.ndim == 3:
+        return [to_pil(entry) for entry in array]
+    if array.dtype == np.uint8:
+        return PIL.Image.fromarray(array)
+    return PIL.Image.fromarray((array.astype(np.float32) * 255).round().astype(np.uint8))

@@ -1,0 +1,231 @@
+"""Trains mask autoencoder, image autoencoder and denoiser one after the other, and saves a complete pipeline.
+
+    accelerate launch training/train.py
+    accelerate launch training/train.py --config training/configs/lidc_idri.json [--stage unet] [--resume]
+
+Every file of a run lies in its `output_dir`: a folder per stage with `checkpoint-N`, `best.safetensors`, the
+finished models and the tracker's logs, and at the end `pipeline/`, which `MedSegLatDiffPipeline.from_pretrained`
+loads.
+"""
+
+import dataclasses
+import json
+import math
+import shutil
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import gather_object, set_seed
+from config import Config, parse_config
+from diffusers import DDIMScheduler
+from diffusers.training_utils import EMAModel
+from safetensors.torch import load_file, save_file
+from stages import DenoiserStage, ImageAutoencoderStage, MaskAutoencoderStage, Stage
+from tqdm import tqdm
+
+from medseglatdiff import MedSegLatDiffVAE
+from medseglatdiff.data import load_split, open_split
+
+KEPT_CHECKPOINTS = 2
+
+
+class Progress:
+    """Where a stage stands: the only state besides weights, optimiser, schedule and moving average."""
+
+    def __init__(self):
+        self.step, self.best_score, self.best_step = 0, math.inf, 0
+
+    def state_dict(self) -> dict:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict):
+        vars(self).update(state)
+
+
+def learning_rate_factor(step: int, warmup_steps: int, total_steps: int) -> float:
+    """Linear warm-up, then half a cosine down to zero."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(total_steps - warmup_steps, 1)))
+
+
+def replace_folder(partial: Path, final: Path):
+    """Puts a finished folder in its place: whoever looks sees the old one or the new one, never half of one."""
+    old = final.with_name(final.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    partial.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints of a stage, oldest first."""
+    return sorted(folder.glob("checkpoint-[0-9]*[0-9]"), key=lambda path: int(path.name.split("-")[1]))
+
+
+def save_checkpoint(accelerator: Accelerator, folder: Path, step: int):
+    """Saves everything that resuming needs under a temporary name, renames it, and drops the oldest checkpoints."""
+    partial = folder / f"checkpoint-{step}.partial"
+    accelerator.save_state(str(partial))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        replace_folder(partial, folder / f"checkpoint-{step}")
+        for path in checkpoints(folder)[:-KEPT_CHECKPOINTS]:
+            shutil.rmtree(path)
+
+
+def validate(stage: Stage, accelerator: Accelerator) -> dict[str, float]:
+    """Means of the stage's validation measures over its rows, which the processes share out."""
+    rows = stage.validation_rows()
+    stage.module.eval()
+    with torch.no_grad():
+        results = gather_object(stage.validate(rows[accelerator.process_index :: accelerator.num_processes]))
+    stage.module.train()
+    return {name: sum(result[name] for result in results) / len(results) for name in results[0]}
+
+
+def keep_best(stage: Stage, accelerator: Accelerator, progress: Progress, folder: Path) -> dict[str, float]:
+    """Validates the weights in place and writes them to `best.safetensors` if none before had a better score."""
+    measures = validate(stage, accelerator)
+    if measures["score"] <= progress.best_score:
+        progress.best_score, progress.best_step = measures["score"], progress.step
+        if accelerator.is_main_process:
+            weights = {name: value.detach().cpu().contiguous() for name, value in stage.module.state_dict().items()}
+            save_file(weights, folder / "best.safetensors.partial")
+            (folder / "best.safetensors.partial").rename(folder / "best.safetensors")
+    return {f"validation/{name}": value for name, value in measures.items()}
+
+
+def fit(stage: Stage, config: Config, total_steps: int, learning_rate: float):
+    """Trains one stage to its last step and leaves its best weights (of the moving average) in `stage.module`."""
+    # 1. set up
+    folder = Path(config.output_dir) / stage.name
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        log_with=config.tracker,
+        project_dir=folder,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    accelerator.init_trackers("logs")
+    parameters = [parameter for parameter in stage.module.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_factor(step, config.warmup_steps, total_steps)
+    )
+    ema, progress = EMAModel(parameters, decay=config.ema_decay), Progress()
+    module, optimizer = accelerator.prepare(stage.module, optimizer)
+    ema.to(accelerator.device)
+    accelerator.register_for_checkpointing(schedule, ema, progress)
+    # 2. resume
+    if config.resume and checkpoints(folder):
+        accelerator.load_state(str(checkpoints(folder)[-1]))
+    # 3. train
+    module.train()
+    bar = tqdm(
+        total=total_steps, initial=progress.step, desc=stage.name, disable=not accelerator.is_local_main_process
+    )
+    while progress.step < total_steps:
+        losses = []
+        for part in range(config.gradient_accumulation_steps):
+            with accelerator.accumulate(module):
+                micro_batch = progress.step * config.gradient_accumulation_steps + part
+                start = (micro_batch * accelerator.num_processes + accelerator.process_index) * config.batch_size
+                with accelerator.autocast():
+                    loss = stage.loss(module, range(start, start + config.batch_size), accelerator.device)
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(parameters, config.max_grad_norm)
+                optimizer.step()
+                optimizer.zero_grad()
+            losses.append(loss.detach())
+        schedule.step()
+        ema.step(parameters)
+        progress.step += 1
+        # 4. log, validate, save
+        measures = {"loss": accelerator.reduce(torch.stack(losses).mean(), "mean").item()}
+        measures["learning_rate"] = schedule.get_last_lr()[0]
+        if progress.step % config.validation_every == 0 or progress.step == total_steps:
+            ema.store(parameters)
+            ema.copy_to(parameters)
+            measures |= keep_best(stage, accelerator, progress, folder)
+            if isinstance(stage, DenoiserStage) and accelerator.is_main_process:
+                picture = {"samples": stage.picture(stage.validation_rows()[:8])}
+                stage.module.train()
+                if config.tracker == "tensorboard":
+                    accelerator.get_tracker("tensorboard").log_images(picture, step=progress.step, dataformats="NHWC")
+            ema.restore(parameters)
+        accelerator.log(measures, step=progress.step)
+        bar.set_postfix({name.split("/")[-1]: f"{value:.4g}" for name, value in measures.items()})
+        bar.update()
+        if progress.step % config.checkpoint_every == 0 or progress.step == total_steps:
+            save_checkpoint(accelerator, folder, progress.step)
+    # 5. the best weights
+    bar.close()
+    accelerator.end_training()
+    accelerator.wait_for_everyone()
+    stage.module.load_state_dict(load_file(folder / "best.safetensors"))
+    stage.module.eval()
+    accelerator.print(f"{stage.name}: best validation score {progress.best_score:.4f} at step {progress.best_step}")
+    accelerator.free_memory()
+
+
+def train_autoencoder(stage: Stage, config: Config, total_steps: int) -> MedSegLatDiffVAE:
+    """Trains an autoencoder, measures its latents, and saves it to `output_dir/STAGE/model`."""
+    fit(stage, config, total_steps, config.vae_learning_rate)
+    if config.scale_latents:
+        stage.measure_latents()
+    save_atomically(stage.module, Path(config.output_dir) / stage.name / "model")
+    return stage.module
+
+
+def save_atomically(model: MedSegLatDiffVAE, folder: Path):
+    """`save_pretrained`, by the main process alone, under a temporary name that is then renamed."""
+    state = PartialState()
+    if state.is_main_process:
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        model.save_pretrained(partial, max_shard_size="15MB")
+        replace_folder(partial, folder)
+    state.wait_for_everyone()
+
+
+def save_pipeline(stage: DenoiserStage, config: Config):
+    """Saves the pipeline in half precision, with the settings that trained it, to `output_dir/pipeline`."""
+    pipeline = stage.pipeline().to(torch.float16)
+    save_atomically(pipeline, Path(config.output_dir) / "pipeline")
+
+
+def main(config: Config):
+    """Runs the stages that `config.stage` names; the others' results are read from `output_dir`."""
+    output_dir = Path(config.output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    (output_dir / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2))
+    # 1. data
+    shape = (config.num_channels, config.sample_size, config.num_classes, config.stretch)
+    train, validation = (
+        load_split(open_split(config.dataset, split, config.sample_size), *shape) for split in ("train", "validation")
+    )
+    # 2. mask autoencoder
+    set_seed(config.seed)
+    if config.stage in ("mask_vae", "all"):
+        stage = MaskAutoencoderStage(config, train, validation)
+        train_autoencoder(stage, config, config.mask_vae_steps)
+    # 3. image autoencoder
+    if config.stage in ("image_vae", "all"):
+        stage = ImageAutoencoderStage(config, train, validation)
+        train_autoencoder(stage, config, config.image_vae_steps)
+    # 4. denoiser and condition
+    if config.stage in ("unet", "all"):
+        mask_vae = MedSegLatDiffVAE.from_pretrained(output_dir / "mask_vae" / "model")
+        image_vae = MedSegLatDiffVAE.from_pretrained(output_dir / "image_vae" / "model")
+        scheduler = DDIMScheduler(**config.scheduler)
+        stage = DenoiserStage(config, train, validation, mask_vae.to(PartialState().device), image_vae, scheduler)
+        fit(stage, config, config.unet_steps, config.unet_learning_rate)
+        save_pipeline(stage, config)
+
+
+if __name__ == "__main__":
+    main(parse_config())
