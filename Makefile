@@ -1,0 +1,31 @@
+# The main jobs; each sets up what it needs in .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+EXAMPLES := $(wildcard examples/*.png)
+
+.PHONY: help demo test lint format
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+.venv/ready: pyproject.toml constraints.txt
+	@echo "Setting up .venv: the package with all extras, in the versions of constraints.txt (a few minutes)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[train,evaluate,demo,dicom,hub]" --group dev
+	@touch $@
+
+demo: .venv/ready  ## several masks and a confidence map for the example images, as pictures in demo-output/
+	$(BIN)/medseglatdiff segment $(EXAMPLES) --model pipelines/medseglatdiff-lidc-idri --num-masks 16 --seed 0 --out demo-output
+
+test: .venv/ready  ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: .venv/ready  ## what CI checks before it tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/typos
+
+format: .venv/ready  ## put the code in the format that lint checks
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
