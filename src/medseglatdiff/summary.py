@@ -5,8 +5,8 @@
 - `num_images`, `num_groups`, `num_masks`, `seed`, `noise`, `data_fingerprint`;
 - `metrics[name]`: `value`, `low`, `high` (95 % bootstrap interval over groups), `averaging` ("per image" or "pooled"),
   `num_images` that the value is a mean of, and `num_infinite` that were left out of it (HD95 with one mask empty);
-- `strata["<=16" | "<=64" | "<=256"][name]`: the same for references of 1 to so many pixels, with `missed`, the share of
-  references that the consensus does not touch;
+- `strata["<=16" | "<=64" | "<=256"][name]`: the same for references of 1 to so many pixels, with `missed`, the share
+  of references that the consensus does not touch;
 - `degenerate[predictor][name]`: the same for predictors that need no model, with as many masks;
 - `by_num_masks["1" | "2" | "4" | ...]`: `ged` and `dice` of the first so many hypotheses;
 - `curves["reliability"]`: `confidence`, `frequency`, `pixels` per bin; `curves["risk_coverage"]`: `coverage`, `risk`.
@@ -101,8 +101,9 @@ def pooled_entries(rows: Sequence[dict]) -> dict[str, dict]:
             "per image",
         ),
     }
-    if "raters_diversity" in rows[0] and "diversity" in rows[0]:
-        entries["diversity_ratio"] = entry(rows, "diversity", weights="raters_diversity")
+    several = [row for row in rows if "raters_diversity" in row and "diversity" in row]
+    if several:
+        entries["diversity_ratio"] = entry(several, "diversity", weights="raters_diversity")
     for name, column in (("ece", "bins"), ("ece_band", "band_bins")):
         bins = np.array([row[column] for row in rows])  # [N, 3 * NUM_BINS]
         if bins.any():

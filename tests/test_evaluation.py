@@ -1,0 +1,247 @@
+"""The evaluation command with a tiny real pipeline on phantoms: sums, resuming, processes, noise, errors."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas
+import PIL.Image
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffUNet, MedSegLatDiffVAE
+from medseglatdiff.evaluation import (
+    degenerate_samples,
+    measure_prediction,
+    measure_row,
+    measure_samples,
+    noise_seed,
+    predict,
+    read_raters,
+)
+from medseglatdiff.metrics import diversity
+from medseglatdiff.phantom import phantom_rows
+from medseglatdiff.summary import summarize
+
+TRAINING = Path(__file__).parents[1] / "training"
+LIMIT = 11  # no multiple of the batch of 8, nor of two processes
+
+
+@pytest.fixture(scope="module")
+def pipeline_folder(tmp_path_factory) -> Path:
+    torch.manual_seed(0)
+    small = dict(block_out_channels=(8, 8), norm_num_groups=4)
+    unet = MedSegLatDiffUNet(
+        sample_size=16, condition_channels=1, attention=(False, False), layers_per_block=1, **small
+    )
+    with torch.no_grad():  # a new U-Net predicts zero: let it depend on its input
+        for parameter in unet.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    pipeline = MedSegLatDiffPipeline(
+        image_encoder=MedSegLatDiffVAE(in_channels=1, out_channels=1, **small),
+        mask_vae=MedSegLatDiffVAE(**small),
+        unet=unet,
+        scheduler=DDIMScheduler(prediction_type="v_prediction", clip_sample=False),
+        sample_size=32,
+    )
+    folder = tmp_path_factory.mktemp("pipeline")
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluate():
+    sys.path.insert(0, str(TRAINING))
+    import evaluate as command  # training/evaluate.py
+
+    if Path(command.__file__).parent != TRAINING:  # the library of that name was imported first
+        del sys.modules["evaluate"]
+        import evaluate as command
+    yield command
+    sys.path.remove(str(TRAINING))
+    del sys.modules["evaluate"]
+
+
+def command_line(folder: Path, out: Path, *more: str) -> list[str]:
+    shared = ["--pipeline", folder, "--dataset", "phantom", "--num-masks", "4", "--limit", LIMIT, "--out", out]
+    return [str(word) for word in (*shared, *more)]
+
+
+@pytest.fixture(scope="module")
+def finished(evaluate, pipeline_folder, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("evaluation") / "results.json"
+    evaluate.main(command_line(pipeline_folder, out, "--steps", "2", "3"))
+    return out
+
+
+@pytest.fixture(scope="module")
+def pipeline(pipeline_folder) -> MedSegLatDiffPipeline:
+    pipeline = MedSegLatDiffPipeline.from_pretrained(pipeline_folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def test_results_are_the_means_of_the_table(finished):
+    results, table = json.loads(finished.read_text()), pandas.read_parquet(finished.with_suffix(".parquet"))
+    assert results["num_images"] == LIMIT and results["num_masks"] == 4 and results["num_inference_steps"] == 3
+    assert set(results["by_steps"]) == {"2", "3"}
+    for steps, block in results["by_steps"].items():
+        rows = table[table["steps"] == int(steps)]
+        assert len(rows) == LIMIT and rows["image_id"].is_unique
+        for name in ("ged", "hm_iou", "dice", "soft_dice", "brier"):
+            entry = block["metrics"][name]
+            assert entry["value"] == pytest.approx(rows[name].mean())
+            assert entry["low"] <= entry["value"] <= entry["high"]
+        pooled = 2 * rows["intersection"].sum() / rows["areas"].sum()
+        assert block["metrics"]["dice_pooled"]["value"] == pytest.approx(pooled)
+        assert block["metrics"]["hd95"]["num_images"] + block["metrics"]["hd95"]["num_infinite"] == LIMIT
+    assert results["metrics"] == results["by_steps"]["3"]["metrics"]
+    assert results["by_num_masks"]["4"]["ged"] == results["metrics"]["ged"]
+    assert results["versions"]["torch"] == torch.__version__ and results["masks_per_second"] > 0
+
+
+def test_degenerate_predictors_stand_beside_the_model(finished):
+    degenerate = json.loads(finished.read_text())["degenerate"]
+    assert degenerate["majority"]["dice"]["value"] == 1
+    assert degenerate["majority"]["diversity"]["value"] == 0
+    assert degenerate["random_rater"]["ged"]["value"] < degenerate["majority"]["ged"]["value"]
+    assert degenerate["majority"]["ged"]["value"] < degenerate["always_empty"]["ged"]["value"]
+
+
+def test_plots_are_written(finished):
+    for name in ("reliability", "risk_coverage", "samples", "size", "steps"):
+        with PIL.Image.open(finished.parent / f"plot_{name}.png") as picture:
+            assert min(picture.size) > 400
+            assert len(np.unique(np.asarray(picture.convert("L")))) > 20  # not blank
+
+
+def test_two_processes_give_the_numbers_of_one(finished, pipeline_folder, tmp_path):
+    out = tmp_path / "results.json"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    words = command_line(pipeline_folder, out, "--steps", "3")
+    subprocess.run([*launch, str(TRAINING / "evaluate.py"), *words], env=environment, check=True, capture_output=True)
+    one, two = json.loads(finished.read_text()), json.loads(out.read_text())
+    assert two["num_processes"] == 2 and two["num_images"] == LIMIT
+    assert two["data_fingerprint"] == one["data_fingerprint"]
+    for name, entry in one["metrics"].items():
+        if entry["value"] is not None:
+            assert two["metrics"][name]["value"] == pytest.approx(entry["value"], abs=5e-4), name
+
+
+def test_interrupted_evaluation_resumes(evaluate, finished, pipeline_folder, tmp_path, monkeypatch):
+    out = tmp_path / "results.json"
+    monkeypatch.setattr(evaluate, "IMAGES_PER_PART", 8)
+    measured = []
+
+    def interrupted(row, *arguments):
+        if len(measured) == 9:
+            raise KeyboardInterrupt
+        measured.append(row["image_id"])
+        return measure_row(row, *arguments)
+
+    words = command_line(pipeline_folder, out, "--steps", "3")
+    monkeypatch.setattr(evaluate, "measure_row", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.main(words)
+    assert not out.exists() and len(measured) == 9
+    first_part = measured[:8]
+    measured.clear()
+    evaluate.main(words)
+    assert len(measured) == LIMIT - 8 and not set(measured) & set(first_part)
+    resumed, whole = json.loads(out.read_text())["metrics"], json.loads(finished.read_text())["metrics"]
+    assert resumed.keys() == whole.keys()
+    for name, entry in whole.items():
+        assert resumed[name] == pytest.approx(entry, abs=5e-4), name
+    assert not out.with_suffix(".parts").exists()
+
+
+def test_degenerate_predictors_alone_need_no_model(evaluate, tmp_path):
+    out = tmp_path / "results.json"
+    evaluate.main(["--dataset", "phantom", "--limit", "3", "--num-masks", "4", "--out", str(out)])
+    results = json.loads(out.read_text())
+    assert results["metrics"] == {} and results["pipeline"] is None
+    assert results["degenerate"]["random_rater"]["ged"]["num_images"] == 3
+
+
+def test_noise_depends_on_image_and_seed_alone(pipeline):
+    rows = list(phantom_rows(3, size=32))
+    together = list(predict(pipeline, rows, 4, 2, seed=0))
+    alone = list(predict(pipeline, rows[1:2], 4, 2, seed=0))
+    assert (together[1][0] == alone[0][0]).mean() > 0.999
+    other = list(predict(pipeline, rows[1:2], 4, 2, seed=1))
+    assert (other[0][0] != alone[0][0]).any()
+    assert noise_seed("a", 0) != noise_seed("b", 0) and 0 <= noise_seed("a", 0) < 2**63
+
+
+def test_zero_noise_gives_equal_hypotheses_and_same_noise_equal_images(pipeline):
+    row = next(iter(phantom_rows(1, size=32)))
+    twins = [row, row | {"image_id": "another"}]
+    masks = next(predict(pipeline, twins, 4, 2, seed=0, noise="zero"))[0]
+    assert (masks == masks[0]).all()
+    (first, *_), (second, *_) = predict(pipeline, twins, 4, 2, seed=0, noise="same")
+    assert (first == second).mean() > 0.999 and (first != first[0]).any()
+    (first, *_), (second, *_) = predict(pipeline, twins, 4, 2, seed=0)
+    assert (first != second).any()
+
+
+def perfect_row(image_id: str, area: int, raters: int = 2) -> dict:
+    mask = np.zeros((16, 16), bool)
+    mask.flat[:area] = True
+    copies = np.repeat(mask[None], raters, axis=0)
+    row = measure_prediction(copies, mask.astype(np.float32), np.zeros((16, 16)), mask, copies)
+    return row | {"image_id": image_id, "group_id": image_id, "reference_area": area, "content": image_id}
+
+
+def test_a_perfect_model_gets_perfect_results():
+    results = summarize([perfect_row(f"{area}", area) for area in (4, 30, 100, 200)], num_masks=2)
+    best = {"dice": 1, "iou_pooled": 1, "ged": 0, "hm_iou": 1, "hd95": 0, "nsd": 1, "ece": 0, "aurc": 0, "missed": 0}
+    for name, value in best.items():
+        entry = results["metrics"][name]
+        assert (entry["value"], entry["low"], entry["high"]) == (value,) * 3, name
+    assert {label: values["dice"]["num_images"] for label, values in results["strata"].items()} == {
+        "<=16": 1, "<=64": 2, "<=256": 4,
+    }  # fmt: skip
+
+
+def test_one_rater_has_no_distribution():
+    results = summarize([perfect_row("a", 9, raters=1)], num_masks=1)
+    assert "ged" not in results["metrics"] and results["metrics"]["thresholded_jaccard"]["value"] == 1
+
+
+def test_order_of_rows_does_not_matter():
+    rows = [perfect_row(str(area), area) for area in (3, 50, 90)]
+    rows[0]["dice"], rows[0]["uncertainty"] = 0.2, 0.5
+    assert summarize(rows, 2) == summarize(rows[::-1], 2)
+
+
+def test_random_rater_follows_its_closed_form():
+    raters = np.stack([np.asarray(mask) > 127 for mask in next(iter(phantom_rows(1)))["masks"]])
+    draws = [degenerate_samples("random_rater", raters, 4, seed) for seed in range(300)]
+    values = [measure_samples(draw, draw.mean(axis=0) >= 0.5, raters)["ged"] for draw in draws]
+    expected = diversity(raters) * 3 / 4 / 4  # D_YY / M, D_YY over all 16 pairs of 4 raters
+    assert np.mean(values) == pytest.approx(expected, rel=0.15)
+
+
+def test_bad_rows_are_named():
+    row = next(iter(phantom_rows(1, size=32)))
+    with pytest.raises(ValueError, match="Row 'phantom-0-00000': `masks` must hold at least one rater"):
+        measure_row(row | {"masks": []}, 4, 0, None)
+    raters = read_raters(row)
+    wrong = (raters[:, 1:], raters[0], raters[0], raters[0])
+    with pytest.raises(ValueError, match="Row 'phantom-0-00000'"):
+        measure_row(row, 4, 0, wrong)
+    nan = (raters, np.full(raters[0].shape, np.nan), raters[0], raters[0])
+    with pytest.raises(ValueError, match=r"Row 'phantom-0-00000': `confidence` must be in \[0, 1\]"):
+        measure_row(row, 4, 0, nan)
+
+
+@pytest.mark.parametrize("option", ["--num-masks", "--limit"])
+def test_counts_below_one_are_refused(evaluate, option, capsys):
+    with pytest.raises(SystemExit):
+        evaluate.parse_arguments(["--dataset", "phantom", option, "0"])
+    assert f"`{option}` must be at least 1, but was 0" in capsys.readouterr().err
