@@ -77,7 +77,7 @@ def fill_polygon(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def rasterise(annotation: Annotation, shape: tuple[int, int]) -> dict[str, np.ndarray]:
-    """Each slice's mask, bool `(H, W)`: inside an inclusion and not inside an exclusion; slices left empty are left out."""
+    """Each slice's mask, bool `(H, W)`: inside an inclusion, not inside an exclusion; empty ones are left out."""
     masks = {}
     for included in (True, False):
         for where, inclusion, points in annotation.contours:
