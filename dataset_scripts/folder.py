@@ -1,8 +1,9 @@
 """Your own images with the masks of one or more raters.
 
-Either folders in parallel, images/ and masks/ (or masks-1/, masks-2/, ... one per rater), whose files have the same names
-before the dot; or an imagefolder with metadata.jsonl, whose lines have `file_name`, `mask_file_names` and, if you like,
-`group_id` and `split`. Either may lie in folders named train, validation and test. Images: grey, RGB, 16-bit grey, DICOM.
+Either parallel folders, images/ and masks/ (or masks-1/, masks-2/, ... one per rater), whose files have the same names
+before the dot; or an imagefolder with metadata.jsonl, whose lines have `file_name`, `mask_file_names` and, if you
+like, `group_id` and `split`. Either may lie in folders named train, validation and test. Images may be grey, RGB,
+16-bit grey or DICOM.
 """
 
 import io
