@@ -1,0 +1,108 @@
+"""The `evaluate` module, loaded from its folder as users load it, and its page."""
+
+import doctest
+import importlib.util
+import sys
+from pathlib import Path
+
+import evaluate
+import gradio as gr
+import numpy as np
+import PIL.Image
+import pytest
+
+from medseglatdiff import metrics
+from medseglatdiff.phantom import phantom_rows
+
+FOLDER = Path(__file__).parents[1] / "spaces" / "medseg_metrics"
+
+
+@pytest.fixture
+def load(tmp_path):
+    return lambda config: evaluate.load(str(FOLDER), config, cache_dir=str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def raters() -> list[np.ndarray]:
+    return [np.stack([np.asarray(mask) > 127 for mask in row["masks"]]) for row in phantom_rows(3, size=32)]
+
+
+def test_docstring_runs(load):
+    module = load("binary")
+    test = doctest.DocTestParser().get_doctest(module.inputs_description, {"module": module}, "card", None, 0)
+    assert doctest.DocTestRunner().run(test).failed == 0 and len(test.examples) == 3
+
+
+def test_multi_rater_is_the_mean_of_the_package(load, raters):
+    samples = [array[::-1][:2] for array in raters]
+    ragged = [raters[0], raters[1][:3], raters[2][:1]]
+    results = load("multi_rater").compute(predictions=samples, references=ragged)
+    pairs = list(zip(samples, ragged, strict=True))
+    assert results["ged"] == pytest.approx(np.mean([metrics.generalized_energy_distance(*pair) for pair in pairs]))
+    assert results["hm_iou"] == pytest.approx(np.mean([metrics.hm_iou(*pair) for pair in pairs]))
+    assert results["diversity"] == pytest.approx(np.mean([metrics.diversity(array) for array in samples]))
+    one = load("multi_rater").compute(predictions=[array[:1] for array in samples], references=ragged)
+    assert "ged_unbiased" not in one
+
+
+def test_binary_counts_infinite_distances(load):
+    disc, empty = np.zeros((2, 8, 8), np.uint8)
+    disc[2:5, 2:5] = 1
+    results = load("binary").compute(predictions=[disc, disc], references=[disc, empty])
+    assert results["dice"] == 0.5 and results["dice_pooled"] == pytest.approx(2 / 3)
+    assert results["hd95"] == 0 and results["hd95_infinite"] == 1
+
+
+def test_confidence(load, raters):
+    share = [array.mean(axis=0) for array in raters]
+    results = load("confidence").compute(predictions=share, references=raters)
+    assert results["ece"] == pytest.approx(0, abs=1e-6)
+    assert results["brier"] == pytest.approx(np.mean([(p * (1 - p)).mean() for p in share]), abs=1e-6)
+
+
+GOOD = [[0, 1]]
+BAD = {
+    "non-binary": ("binary", [GOOD, [[0.5, 1]]], [GOOD, GOOD], "Row 1: `a` must be binary"),
+    "NaN": ("binary", [GOOD, [[float("nan"), 1]]], [GOOD, GOOD], "Row 1: `a` must be binary"),
+    "shapes": ("binary", [GOOD, [[0, 1, 1]]], [GOOD, GOOD], "Row 1: .* must have the same height and width"),
+    "no sample": ("multi_rater", [[GOOD], []], [[GOOD], [GOOD]], "Row 1: `samples` must be a non-empty array"),
+    "no rater": ("multi_rater", [[GOOD], [GOOD]], [[GOOD], []], "Row 1: `raters` must be a non-empty array"),
+    "range": ("confidence", [GOOD, [[0, 1.5]]], [[GOOD], [GOOD]], r"Row 1: `confidence` must be in \[0, 1\]"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_rows_are_named(load, case):
+    config, predictions, references, message = BAD[case]
+    with pytest.raises(ValueError, match=message):
+        load(config).compute(predictions=predictions, references=references)
+
+
+def test_unknown_configuration_is_refused(load):
+    with pytest.raises(ValueError, match="`config_name` must be one of"):
+        load("ternary")
+
+
+@pytest.fixture(scope="module")
+def app():
+    spec = importlib.util.spec_from_file_location("medseg_metrics_app", FOLDER / "app.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_page_measures_png_and_npz(app, raters, tmp_path):
+    np.savez(tmp_path / "samples.npz", masks=raters[0])
+    files = [str(tmp_path / f"{index}.png") for index in range(len(raters[0]))]
+    for file, mask in zip(files, raters[0], strict=True):
+        PIL.Image.fromarray(mask.astype(np.uint8) * 255).save(file)
+    numbers, figure = app.measure([str(tmp_path / "samples.npz")], files)
+    assert dict(numbers)["ged"] == 0 and dict(numbers)["hm_iou"] == 1 and dict(numbers)["dice"] == 1
+    assert len(figure.axes) == 2
+    assert isinstance(app.build_demo(), gr.Blocks)
+
+
+def test_page_asks_for_what_is_missing(app):
+    with pytest.raises(gr.Error, match="at least one mask as predictions"):
+        app.measure(None, None)
