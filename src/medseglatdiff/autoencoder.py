@@ -40,7 +40,7 @@ class VectorQuantizer(nn.Module):
     worst.
     """
 
-    def __init__(self, num_codes: int, channels: int, decay: float = 0.99, dead_share: float = 0.01):
+    def __init__(self, num_codes: int, channels: int, decay: float = 0.97, dead_share: float = 0.1):
         super().__init__()
         self.decay, self.dead_share = decay, dead_share
         codes = torch.randn(num_codes, channels, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,69 @@
+"""Tiny real components that the tests share, and where the real data lies."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffUNet, MedSegLatDiffVAE
+
+DEFAULT_PRESET = dict(
+    beta_schedule="scaled_linear",
+    prediction_type="v_prediction",
+    rescale_betas_zero_snr=True,
+    timestep_spacing="trailing",
+    clip_sample=False,
+)
+PAPER_PRESET = dict(
+    beta_start=1e-4, beta_end=2e-2, beta_schedule="linear", prediction_type="epsilon", clip_sample=False
+)
+
+
+def tiny_vae(channels: int = 2, latent_channels: int = 1, seed: int = 0, **options) -> MedSegLatDiffVAE:
+    torch.manual_seed(seed)
+    sizes = dict(block_out_channels=(8, 8), latent_channels=latent_channels, norm_num_groups=4)
+    return MedSegLatDiffVAE(in_channels=channels, out_channels=channels, **sizes, **options).eval()
+
+
+def tiny_unet(latent_channels: int = 1, condition_channels: int = 3, seed: int = 0) -> MedSegLatDiffUNet:
+    torch.manual_seed(seed)
+    return MedSegLatDiffUNet(
+        sample_size=8,
+        latent_channels=latent_channels,
+        condition_channels=condition_channels,
+        block_out_channels=(8, 16),
+        attention=(False, True),
+        layers_per_block=1,
+        attention_head_dim=8,
+        norm_num_groups=4,
+    ).eval()
+
+
+def tiny_pipeline(
+    num_classes: int = 1, image_channels: int = 1, scheduler: dict = DEFAULT_PRESET, **options
+) -> MedSegLatDiffPipeline:
+    bottleneck = "vq" if scheduler is PAPER_PRESET else "kl"
+    pipeline = MedSegLatDiffPipeline(
+        image_encoder=tiny_vae(image_channels, latent_channels=3, seed=1),
+        mask_vae=tiny_vae(1 + num_classes, seed=2, bottleneck=bottleneck, num_codes=16),
+        unet=tiny_unet(),
+        scheduler=DDIMScheduler(**scheduler),
+        **{"sample_size": 32, "default_num_masks": 3, "default_num_inference_steps": 2, **options},
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture
+def pipeline() -> MedSegLatDiffPipeline:
+    return tiny_pipeline()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    folder = Path(os.environ.get("MEDSEGLATDIFF_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"needs the real data sets in {folder} (MEDSEGLATDIFF_DATA)")
+    return folder

@@ -1,0 +1,91 @@
+"""The objectives against closed forms."""
+
+import math
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from medseglatdiff.losses import (
+    class_weights_from_frequencies,
+    diffusion_loss,
+    image_mse,
+    kl_divergence,
+    mask_mse,
+    min_snr_weights,
+    prediction_target,
+    weighted_cross_entropy,
+)
+
+
+def scheduler(prediction_type: str) -> DDIMScheduler:
+    return DDIMScheduler(prediction_type=prediction_type, beta_schedule="scaled_linear", rescale_betas_zero_snr=True)
+
+
+def test_weighted_cross_entropy_of_even_logits():
+    labels = torch.tensor([[[0, 0, 0, 1]]])
+    loss = weighted_cross_entropy(torch.zeros(1, 2, 1, 4), labels, torch.tensor([1.0, 50.0]))
+    assert loss.item() == pytest.approx(math.log(2) * (3 + 50) / 4)
+
+
+def test_weighted_cross_entropy_of_known_probabilities():
+    logits = torch.tensor([0.2, 0.8]).log().view(1, 2, 1, 1)
+    weights = torch.tensor([1.0, 3.0])
+    assert weighted_cross_entropy(logits, torch.ones(1, 1, 1, dtype=torch.long), weights).item() == pytest.approx(
+        -3 * math.log(0.8), rel=1e-5
+    )
+
+
+def test_class_weights_are_square_roots_of_inverse_frequencies():
+    assert class_weights_from_frequencies(torch.tensor([900, 100, 9])).tolist() == pytest.approx([1, 3, 10])
+    with pytest.raises(ValueError, match="`pixel_counts`"):
+        class_weights_from_frequencies(torch.tensor([10, 0]))
+
+
+def test_mean_squared_errors():
+    assert mask_mse(torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1, dtype=torch.long)).item() == pytest.approx(0.25)
+    assert image_mse(torch.full((1, 1, 2, 2), 0.5), torch.full((1, 1, 2, 2), -0.5)).item() == pytest.approx(1.0)
+
+
+def test_kl_divergence_against_torch():
+    mean, logvar = torch.tensor([0.3, -1.0]), torch.tensor([-0.5, 1.0])
+    posterior = torch.distributions.Normal(mean, (logvar / 2).exp())
+    expected = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0.0, 1.0)).mean()
+    assert kl_divergence(mean, logvar).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_targets_recover_the_latents():
+    """For each prediction type, scheduler.step from the exact target gives back the clean latents."""
+    generator = torch.Generator().manual_seed(0)
+    latents, noise = torch.randn(2, 1, 1, 4, 4, generator=generator)
+    timesteps = torch.tensor([400])
+    for prediction_type in ("epsilon", "v_prediction", "sample"):
+        process = scheduler(prediction_type)
+        process.set_timesteps(10)
+        noisy = process.add_noise(latents, noise, timesteps)
+        target = prediction_target(process, latents, noise, timesteps)
+        clean = process.step(target, 400, noisy).pred_original_sample
+        assert torch.allclose(clean, latents.clamp(-1, 1), atol=1e-4)  # the scheduler's default clips
+
+
+def test_min_snr_weights_express_one_weight_on_the_clean_latents():
+    timesteps = torch.tensor([0, 300, 700, 998])
+    alpha = scheduler("sample").alphas_cumprod[timesteps]
+    snr = alpha / (1 - alpha)
+    clean = min_snr_weights(scheduler("sample"), timesteps, 5.0)
+    assert torch.allclose(clean, snr.clamp(max=5))
+    assert torch.allclose(min_snr_weights(scheduler("epsilon"), timesteps, 5.0), clean / snr)
+    assert torch.allclose(min_snr_weights(scheduler("v_prediction"), timesteps, 5.0), clean / (snr + 1))
+
+
+def test_diffusion_loss_weights_samples():
+    prediction, target = torch.zeros(2, 1, 2, 2), torch.tensor([1.0, 3.0]).view(2, 1, 1, 1).expand(2, 1, 2, 2)
+    assert diffusion_loss(prediction, target).item() == pytest.approx(5.0)
+    assert diffusion_loss(prediction, target, torch.tensor([1.0, 0.0])).item() == pytest.approx(0.5)
+
+
+def test_unknown_prediction_type_is_an_error():
+    process = scheduler("sample")
+    process.register_to_config(prediction_type="score")
+    with pytest.raises(ValueError, match="`prediction_type`"):
+        prediction_target(process, torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), torch.tensor([0]))
