@@ -1,5 +1,6 @@
 """The evaluation command with a tiny real pipeline on phantoms: sums, resuming, processes, noise, errors."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -55,15 +56,13 @@ def pipeline_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def evaluate():
+    """training/evaluate.py under a name of its own, since a library is called `evaluate` too."""
     sys.path.insert(0, str(TRAINING))
-    import evaluate as command  # training/evaluate.py
-
-    if Path(command.__file__).parent != TRAINING:  # the library of that name was imported first
-        del sys.modules["evaluate"]
-        import evaluate as command
+    spec = importlib.util.spec_from_file_location("training_evaluate", TRAINING / "evaluate.py")
+    command = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(command)
     yield command
     sys.path.remove(str(TRAINING))
-    del sys.modules["evaluate"]
 
 
 def command_line(folder: Path, out: Path, *more: str) -> list[str]:

@@ -1,0 +1,91 @@
+"""Which share of an evaluation do the metrics take? On LIDC-IDRI slices with 16 masks; writes a JSON beside it.
+
+    python benchmarks/metrics_profile.py --dataset data/lidc-idri --limit 1000
+
+The metrics are timed on every image, with the masks of random raters in place of a model's. Sampling, 10 steps of the
+default U-Net with random weights (time does not depend on their values), is timed on a few images.
+"""
+
+import argparse
+import cProfile
+import json
+import platform
+import pstats
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler
+
+from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffUNet, MedSegLatDiffVAE
+from medseglatdiff.data import open_split
+from medseglatdiff.evaluation import degenerate_samples, measure_row, predict, read_raters
+from medseglatdiff.pipeline import binary_entropy
+from medseglatdiff.summary import summarize
+
+NUM_MASKS, STEPS = 16, 10
+
+
+def random_rater_prediction(raters: np.ndarray, seed: int) -> tuple[np.ndarray, ...]:
+    """Masks, confidence, uncertainty and consensus as a perfect model would give them."""
+    samples = degenerate_samples("random_rater", raters, NUM_MASKS, seed)  # [M, H, W]
+    confidence = samples.mean(axis=0, dtype=np.float32)  # [H, W]
+    return samples, confidence, binary_entropy(torch.from_numpy(confidence)).numpy(), confidence >= 0.5
+
+
+def sampling_seconds(rows: list[dict]) -> float:
+    """Seconds per image for the masks of the default architecture."""
+    encoder = MedSegLatDiffVAE(in_channels=1, out_channels=1)
+    unet = MedSegLatDiffUNet(condition_channels=encoder.condition_channels)
+    scheduler = DDIMScheduler(prediction_type="v_prediction", clip_sample=False)
+    pipeline = MedSegLatDiffPipeline(encoder, MedSegLatDiffVAE(), unet, scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    list(predict(pipeline, rows[:1], NUM_MASKS, STEPS, seed=0))  # warm up
+    started = time.perf_counter()
+    list(predict(pipeline, rows, NUM_MASKS, STEPS, seed=0))
+    return (time.perf_counter() - started) / len(rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="data/lidc-idri")
+    parser.add_argument("--limit", type=int, default=1000)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    options = parser.parse_args()
+    rows = open_split(options.dataset, "test")
+    rows = [rows[index] for index in range(min(options.limit, len(rows)))]
+    predictions = [random_rater_prediction(read_raters(row), seed) for seed, row in enumerate(rows)]
+    profile = cProfile.Profile()
+    started = time.perf_counter()
+    measured = [measure_row(row, NUM_MASKS, 0, prediction) for row, prediction in zip(rows, predictions, strict=True)]
+    per_image = (time.perf_counter() - started) / len(rows)
+    started = time.perf_counter()
+    summarize(measured, NUM_MASKS)
+    summary = time.perf_counter() - started
+    for row, prediction in zip(rows[:50], predictions[:50], strict=True):
+        profile.runcall(measure_row, row, NUM_MASKS, 0, prediction)
+    sampling = sampling_seconds(rows[:5])
+    metric_seconds = per_image * len(rows) + summary
+    statistics = pstats.Stats(profile).stats.items()
+    own = {name: cumulative for (file, _, name), (*_, cumulative, _) in statistics if "medseglatdiff" in file}
+    results = {
+        "device": f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
+        "num_images": len(rows),
+        "num_masks": NUM_MASKS,
+        "num_inference_steps": STEPS,
+        "metric_milliseconds_per_image": 1000 * per_image,
+        "summary_seconds": summary,
+        "sampling_seconds_per_image": sampling,
+        "share_of_metrics": metric_seconds / (metric_seconds + sampling * len(rows)),
+        "profiled_milliseconds_per_image": {
+            name: round(1000 * seconds / 50, 2)
+            for name, seconds in sorted(own.items(), key=lambda item: -item[1])[:12]
+        },
+    }
+    options.out.write_text(json.dumps(results, indent=2) + "\n")
+    print(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()
