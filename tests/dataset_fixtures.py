@@ -20,7 +20,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 def disc(radius: float, side: int = 16) -> np.ndarray:
     y, x = np.mgrid[:side, :side] - side // 2
-    return ((x**2 + y**2 <= radius**2) * 255).astype(np.uint8)
+    return ((np.hypot(x, y) <= radius) * 255).astype(np.uint8)
 
 
 def slices(num_patients: int = 3) -> dict[str, bytes]:

@@ -224,13 +224,13 @@ def test_isic_official_parts_and_sizes(tmp_path):
         PIL.Image.new("RGB", (40, 20), (200, 100, 90)).save(photo, "JPEG")
         files[f"ISIC2018_Task1-2_{part}_Input/ISIC_000000{number}.jpg"] = photo.getvalue()
         mask = np.zeros((20, 40), np.uint8)
-        mask[5:15, 10:30] = 255
+        mask[4:16, 10:30] = 255
         files[f"ISIC2018_Task1_{part}_GroundTruth/ISIC_000000{number}_segmentation.png"] = png(mask)
     source = str(write_zip(tmp_path / "in.zip", files))
     rows = rows_of(isic2018.main([source, "--size", "20", "--out", str(tmp_path / "out")]))
     assert [rows[f"ISIC_000000{i}"]["split"] for i in range(3)] == list(SPLITS)
     assert rows["ISIC_0000000"]["image"].size == (20, 10) and rows["ISIC_0000000"]["image"].mode == "RGB"
-    assert (np.asarray(rows["ISIC_0000000"]["masks"][0]) > 0).sum() == 50
+    assert (np.asarray(rows["ISIC_0000000"]["masks"][0]) > 0).sum() == 60
     rows = rows_of(isic2018.main([source, "--size", "8", "--square", "--out", str(tmp_path / "square")]))
     assert rows["ISIC_0000001"]["image"].size == (8, 8)
 

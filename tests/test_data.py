@@ -1,0 +1,110 @@
+"""The column contract, splits in memory, and the stream of training samples."""
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from medseglatdiff.data import (
+    colour_jitter,
+    dihedral,
+    load_split,
+    one_hot,
+    open_split,
+    resize_labels,
+    rows_at,
+    seeded_generator,
+    to_labels,
+)
+
+
+def row(masks: list[np.ndarray], size: int = 8, mode: str = "L") -> dict:
+    image = PIL.Image.fromarray(np.arange(size * size, dtype=np.uint8).reshape(size, size)).convert(mode)
+    return {"image": image, "masks": [PIL.Image.fromarray(mask) for mask in masks], "image_id": "a", "group_id": "a"}
+
+
+def square(value: int = 255, size: int = 8) -> np.ndarray:
+    mask = np.zeros((size, size), np.uint8)
+    mask[2:5, 1:4] = value
+    return mask
+
+
+def test_split_keeps_ragged_raters_and_values():
+    split = load_split([row([square()]), row([square(), 0 * square(), square()])], 1, 8)
+    assert len(split) == 2 and split.first.tolist() == [0, 1, 4]
+    assert split.raters(1).sum(dim=(1, 2)).tolist() == [9, 0, 9]
+    assert torch.allclose(split.pixels([0])[0, 0].flatten(), torch.arange(64) / 127.5 - 1)
+
+
+def test_batch_moves_image_and_mask_together():
+    mask = np.zeros((8, 8), np.uint8)
+    mask[0, 1] = mask[0, 2] = 255
+    split = load_split([row([mask])], 1, 8)
+    generators = [seeded_generator(position) for position in range(64)]
+    images, labels = split.batch([0] * 64, generators)
+    marked = images[:, 0][labels.bool()].view(64, 2).sort(dim=1).values
+    assert torch.allclose(marked, torch.tensor([1.0, 2.0]) / 127.5 - 1)  # the pixels under the mask stay the same two
+    assert len({tuple(label.flatten().tolist()) for label in labels}) == 8  # all symmetries occur
+
+
+def test_batch_draws_every_rater():
+    masks = [square() * 0, square()]
+    labels = load_split([row(masks)], 1, 8).batch([0] * 40, [seeded_generator(1, p) for p in range(40)])[1]
+    assert 8 <= labels.any(dim=2).any(dim=1).sum() <= 32
+
+
+def test_symmetries_are_the_eight_of_the_square():
+    image = torch.arange(9).view(1, 3, 3)
+    results = {tuple(dihedral(image, symmetry).flatten().tolist()) for symmetry in range(8)}
+    assert len(results) == 8
+    assert torch.equal(dihedral(image, 4), image.flip(-1))
+
+
+def test_colour_jitter_leaves_grey_alone_and_stays_in_range():
+    grey, colour = torch.rand(1, 4, 4) * 2 - 1, torch.rand(3, 4, 4) * 2 - 1
+    assert torch.equal(colour_jitter(grey, seeded_generator(0)), grey)
+    jittered = colour_jitter(colour, seeded_generator(0))
+    assert jittered.abs().max() <= 1 and not torch.allclose(jittered, colour)
+
+
+def test_labels():
+    assert to_labels(square(200), 1).sum() == 9 and to_labels(square(100), 1).sum() == 0
+    assert to_labels(square(2), 3).max() == 2
+    with pytest.raises(ValueError, match="`masks` must hold labels up to 3"):
+        to_labels(square(4), 3)
+    labels = torch.tensor([[[0, 2], [1, 0]]])
+    assert torch.equal(one_hot(labels, 2).argmax(dim=1), labels) and one_hot(labels, 2).shape == (1, 3, 2, 2)
+
+
+def test_resized_labels_keep_the_largest_class():
+    labels = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    labels[:, :4, :] = 2
+    assert resize_labels(labels, 4, 2)[0].tolist() == [[2] * 4, [2] * 4, [0] * 4, [0] * 4]
+
+
+def test_stream_is_a_permutation_per_epoch_and_can_be_entered_anywhere():
+    stream = rows_at(range(30), 10, seed=3)
+    assert sorted(stream[:10]) == sorted(stream[10:20]) == list(range(10))
+    assert stream[:10] != stream[10:20]
+    assert rows_at(range(7, 23), 10, seed=3) == stream[7:23]
+    assert rows_at(range(10), 10, seed=4) != stream[:10]
+
+
+def test_bad_rows_are_named():
+    with pytest.raises(ValueError, match="`masks` of a must be one or more of the image's size"):
+        load_split([row([square(size=6)])], 1, 8)
+    with pytest.raises(ValueError, match="`masks` of a"):
+        load_split([row([])], 1, 8)
+
+
+def test_data_sets_without_the_contract_are_refused(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_dict({"image": [1], "label": [2]}).to_parquet(tmp_path / "train-00000-of-00001.parquet")
+    with pytest.raises(ValueError, match="`dataset` must have the columns"):
+        open_split(str(tmp_path), "train")
+
+
+def test_phantom_splits_differ():
+    train, validation = (open_split("phantom", split, 32) for split in ("train", "validation"))
+    assert len(train) == 256 and len(validation) == 32
+    assert {row["group_id"] for row in train}.isdisjoint(row["group_id"] for row in validation)

@@ -1,0 +1,150 @@
+"""Training as a user runs it: every stage, exact resume after a kill, two processes like one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytest.importorskip("accelerate")
+TRAINING = Path(__file__).parents[1] / "training"
+sys.path.insert(0, str(TRAINING))
+
+from config import Config, parse_config  # noqa: E402
+from train import learning_rate_factor, main  # noqa: E402
+
+TINY = dict(
+    sample_size=32,
+    mixed_precision="no",
+    mask_vae={"block_out_channels": [8, 8], "norm_num_groups": 4},
+    image_vae={"block_out_channels": [8, 8], "norm_num_groups": 4, "latent_channels": 2},
+    unet={
+        "block_out_channels": [8, 16],
+        "attention": [False, True],
+        "attention_head_dim": 8,
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+    },
+    mask_vae_steps=4,
+    image_vae_steps=2,
+    unet_steps=4,
+    batch_size=4,
+    warmup_steps=1,
+    validation_every=2,
+    validation_images=2,
+    validation_masks=2,
+    checkpoint_every=2,
+    default_num_inference_steps=2,
+)
+SCRIPT = """
+import json, sys
+sys.path.insert(0, {training!r})
+import torch
+torch.set_num_threads(1)
+from config import Config
+from train import main
+main(Config(**json.loads(sys.argv[1])))
+"""
+
+
+def command(**settings) -> list[str]:
+    return [sys.executable, "-c", SCRIPT.format(training=str(TRAINING)), json.dumps({**TINY, **settings})]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return {
+        f"{path.parent.name}.{name}": value
+        for path in sorted((folder / "pipeline").rglob("*.safetensors"))
+        for name, value in load_file(path).items()
+    }
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    subprocess.run(command(output_dir=str(folder)), check=True)
+    return folder
+
+
+def test_all_stages_end_with_a_pipeline_that_segments(trained):
+    from medseglatdiff import MedSegLatDiffPipeline
+
+    pipeline = MedSegLatDiffPipeline.from_pretrained(trained / "pipeline")
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline.mask_vae.config.latents_std is not None and pipeline.image_encoder.config.latents_std is not None
+    image = np.random.default_rng(0).integers(0, 255, (40, 30), dtype=np.uint8)
+    masks = pipeline(image, num_masks=3, generator=[torch.Generator().manual_seed(0)]).masks[0]
+    assert masks.shape == (3, 40, 30) and masks.dtype == bool
+    assert list((trained / "unet" / "logs").glob("events*"))
+
+
+def test_resume_after_kill_equals_an_uninterrupted_run(trained, tmp_path):
+    arguments = command(output_dir=str(tmp_path), resume=True, unet_steps=4)
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "mask_vae" / "checkpoint-2").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (tmp_path / "mask_vae" / "checkpoint-2").exists() and not (tmp_path / "pipeline").exists()
+    subprocess.run(arguments, check=True)
+    expected, actual = weights(trained), weights(tmp_path)
+    assert expected.keys() == actual.keys() and len(expected) > 50
+    assert [name for name in expected if not torch.equal(expected[name], actual[name])] == []
+
+
+def test_two_processes_take_the_steps_of_one(trained, tmp_path):
+    """Same global batch, gloo: the weights after four steps agree to single precision."""
+    arguments = command(output_dir=str(tmp_path), batch_size=2)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    script = tmp_path / "script.py"
+    script.write_text(arguments[2])
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    subprocess.run([*launcher, str(script), arguments[3]], check=True, env=environment)
+    for stage, tolerance in (("mask_vae", 2e-4), ("image_vae", 2e-4)):
+        one, two = (load_file(f / stage / "best.safetensors") for f in (trained, tmp_path))
+        worst = max((one[name] - two[name]).abs().max().item() for name in one)
+        assert worst < tolerance, stage
+        start = max(value.abs().max().item() for value in one.values())
+        assert start > 0.1
+
+
+def test_learning_rate_warms_up_and_falls_to_zero():
+    factors = [learning_rate_factor(step, 10, 110) for step in range(111)]
+    assert factors[0] == pytest.approx(0.1) and factors[9] == factors[10] == 1
+    assert factors[60] == pytest.approx(0.5) and factors[110] == pytest.approx(0)
+
+
+def test_settings_from_file_and_command_line(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"seed": 3, "unet_steps": 7}')
+    config = parse_config(["--config", str(path), "--unet-steps", "9", "--resume", "--foreground-weight", "none"])
+    assert (config.seed, config.unet_steps, config.resume, config.foreground_weight) == (3, 9, True, None)
+    path.write_text('{"lr": 3}')
+    with pytest.raises(ValueError, match=r"`config` must hold known settings only, but .* holds \['lr'\]"):
+        parse_config(["--config", str(path)])
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (TRAINING / "configs").glob("*.json")))
+def test_presets_are_valid(name):
+    assert parse_config(["--config", str(TRAINING / "configs" / name)]).output_dir
+
+
+@pytest.mark.parametrize("setting", [{"stage": "vae"}, {"mask_loss": "dice"}, {"batch_size": 0}])
+def test_bad_settings_are_named(setting):
+    with pytest.raises(ValueError, match=f"`{next(iter(setting))}`"):
+        Config(**setting)
+
+
+def test_frequency_weights_and_paper_objective_train(tmp_path):
+    options = dict(foreground_weight=None, mask_loss="weighted_cross_entropy", stage="mask_vae", mask_vae_steps=1)
+    vq = {**TINY["mask_vae"], "bottleneck": "vq", "num_codes": 8}
+    main(Config(**{**TINY, **options, "mask_vae": vq, "output_dir": str(tmp_path), "scale_latents": False}))
+    assert (tmp_path / "mask_vae" / "model" / "config.json").exists()
