@@ -103,7 +103,7 @@ def test_resume_after_kill_equals_an_uninterrupted_run(trained, tmp_path):
 def test_two_processes_take_the_steps_of_one(trained, tmp_path):
     """Same global batch, gloo: the weights after four steps agree to single precision."""
     arguments = command(output_dir=str(tmp_path), batch_size=2)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     script = tmp_path / "script.py"
     script.write_text(arguments[2])
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}

@@ -77,7 +77,7 @@ class MaskAutoencoderStage(Stage):
         results = []
         for row in rows:
             raters = self.validation.raters(row)  # [R, S, S]
-            labels = raters[raters.flatten(1).any(dim=1)][:1].long()  # [1, S, S]
+            labels = raters[raters.flatten(1).sum(dim=1) > 0][:1].long()  # [1, S, S]
             latents = self.module.encode(one_hot(labels, self.config.num_classes).to(self.module.device))
             decoded = self.module.decode(latents).argmax(dim=1).cpu()  # [1, S, S]
             results.append({"score": 1 - dice(decoded[0].numpy() > 0, labels[0].numpy() > 0)})

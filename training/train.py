@@ -12,14 +12,16 @@ import dataclasses
 import json
 import math
 import shutil
+import time
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import gather_object, parse_flag_from_env, set_seed
 from config import Config, parse_config
 from diffusers import DDIMScheduler
 from diffusers.training_utils import EMAModel
+from provenance import git_commit, hardware, versions
 from safetensors.torch import load_file, save_file
 from stages import DenoiserStage, ImageAutoencoderStage, MaskAutoencoderStage, Stage
 from tqdm import tqdm
@@ -35,9 +37,19 @@ class Progress:
 
     def __init__(self):
         self.step, self.best_score, self.best_step = 0, math.inf, 0
+        self.wall_hours, self.cpu_hours = 0.0, 0.0
+        self.clocks = None
+
+    def add_time(self):
+        """Adds what has passed since the last call, on the wall and on this process's cores, to the hours spent."""
+        now = time.monotonic(), time.process_time()
+        before = self.clocks or now
+        self.wall_hours += (now[0] - before[0]) / 3600
+        self.cpu_hours += (now[1] - before[1]) / 3600
+        self.clocks = now
 
     def state_dict(self) -> dict:
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if name != "clocks"}
 
     def load_state_dict(self, state: dict):
         vars(self).update(state)
@@ -63,6 +75,13 @@ def replace_folder(partial: Path, final: Path):
 def checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints of a stage, oldest first."""
     return sorted(folder.glob("checkpoint-[0-9]*[0-9]"), key=lambda path: int(path.name.split("-")[1]))
+
+
+def write_json(path: Path, content: dict):
+    """Writes under a temporary name, then renames: a reader never finds half a file."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    partial.rename(path)
 
 
 def save_checkpoint(accelerator: Accelerator, folder: Path, step: int):
@@ -124,6 +143,7 @@ def fit(stage: Stage, config: Config, total_steps: int, learning_rate: float):
         accelerator.load_state(str(checkpoints(folder)[-1]))
     # 3. train
     module.train()
+    progress.add_time()
     bar = tqdm(
         total=total_steps, initial=progress.step, desc=stage.name, disable=not accelerator.is_local_main_process
     )
@@ -144,6 +164,7 @@ def fit(stage: Stage, config: Config, total_steps: int, learning_rate: float):
         schedule.step()
         ema.step(parameters)
         progress.step += 1
+        progress.add_time()
         # 4. log, validate, save
         measures = {"loss": accelerator.reduce(torch.stack(losses).mean(), "mean").item()}
         measures["learning_rate"] = schedule.get_last_lr()[0]
@@ -164,7 +185,10 @@ def fit(stage: Stage, config: Config, total_steps: int, learning_rate: float):
             save_checkpoint(accelerator, folder, progress.step)
     # 5. the best weights
     bar.close()
-    accelerator.end_training()
+    for tracker in accelerator.trackers:
+        tracker.finish()
+    if accelerator.is_main_process:
+        write_json(folder / "summary.json", progress.state_dict())
     accelerator.wait_for_everyone()
     stage.module.load_state_dict(load_file(folder / "best.safetensors"))
     stage.module.eval()
@@ -193,16 +217,30 @@ def save_atomically(model: MedSegLatDiffVAE, folder: Path):
 
 
 def save_pipeline(stage: DenoiserStage, config: Config):
-    """Saves the pipeline in half precision, with the settings that trained it, to `output_dir/pipeline`."""
-    pipeline = stage.pipeline().to(torch.float16)
-    save_atomically(pipeline, Path(config.output_dir) / "pipeline")
+    """Saves the pipeline in half precision, and how it was trained as `training.json`, to `output_dir/pipeline`."""
+    output_dir = Path(config.output_dir)
+    save_atomically(stage.pipeline().to(torch.float16), output_dir / "pipeline")
+    if PartialState().is_main_process:
+        names = [name for name in ("mask_vae", "image_vae", "unet") if (output_dir / name / "summary.json").exists()]
+        training = {
+            "config": dataclasses.asdict(config),
+            "stages": {name: json.loads((output_dir / name / "summary.json").read_text()) for name in names},
+            "rows": {"train": len(stage.train), "validation": len(stage.validation)},
+            "num_processes": PartialState().num_processes,
+            "hardware": hardware(),
+            "versions": versions(),
+            "git_commit": git_commit(),
+        }
+        write_json(output_dir / "pipeline" / "training.json", training)
 
 
 def main(config: Config):
     """Runs the stages that `config.stage` names; the others' results are read from `output_dir`."""
     output_dir = Path(config.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    (output_dir / "config.json").write_text(json.dumps(dataclasses.asdict(config), indent=2))
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    if state.is_main_process:
+        write_json(output_dir / "config.json", dataclasses.asdict(config))
     # 1. data
     shape = (config.num_channels, config.sample_size, config.num_classes, config.stretch)
     train, validation = (
@@ -222,9 +260,11 @@ def main(config: Config):
         mask_vae = MedSegLatDiffVAE.from_pretrained(output_dir / "mask_vae" / "model")
         image_vae = MedSegLatDiffVAE.from_pretrained(output_dir / "image_vae" / "model")
         scheduler = DDIMScheduler(**config.scheduler)
-        stage = DenoiserStage(config, train, validation, mask_vae.to(PartialState().device), image_vae, scheduler)
+        stage = DenoiserStage(config, train, validation, mask_vae.to(state.device), image_vae, scheduler)
         fit(stage, config, config.unet_steps, config.unet_learning_rate)
         save_pipeline(stage, config)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
