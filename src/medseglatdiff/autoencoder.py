@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.vae import Decoder, DiagonalGaussianDistribution, Encoder
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
 from .losses import kl_divergence
+from .modeling import MedSegLatDiffModel
 
 
 @dataclass
@@ -71,7 +71,7 @@ class VectorQuantizer(nn.Module):
         self.codes.copy_(self.sums / self.share.clamp(min=1e-12)[:, None])
 
 
-class MedSegLatDiffVAE(ModelMixin, ConfigMixin):
+class MedSegLatDiffVAE(MedSegLatDiffModel, ConfigMixin):
     """One autoencoder for images and for masks (MedSegLatDiff, arXiv 2512.01292).
 
     The first halving is a pixel rearrangement, so no layer runs at full resolution; each further entry of

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
-from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_blocks import (
     AttnDownBlock2D,
     AttnUpBlock2D,
@@ -15,6 +14,8 @@ from diffusers.models.unets.unet_2d_blocks import (
 )
 from diffusers.utils import BaseOutput
 from torch import nn
+
+from .modeling import MedSegLatDiffModel
 
 
 @dataclass
@@ -29,7 +30,7 @@ class MedSegLatDiffUNetOutput(BaseOutput):
     sample: torch.Tensor
 
 
-class MedSegLatDiffUNet(ModelMixin, ConfigMixin):
+class MedSegLatDiffUNet(MedSegLatDiffModel, ConfigMixin):
     """Denoises a mask latent given the image condition, which is concatenated to it (MedSegLatDiff, arXiv 2512.01292).
 
     Args:

@@ -1,0 +1,52 @@
+"""What every model class here adds to diffusers' `ModelMixin`: a checkpoint loads whole and safely, or not at all."""
+
+import os
+
+from diffusers.models.modeling_utils import ModelMixin
+
+
+class MedSegLatDiffModel(ModelMixin):
+    """A `ModelMixin` whose `from_pretrained` refuses what `ModelMixin` only warns of."""
+
+    @classmethod
+    def from_config(cls, config, return_unused_kwargs: bool = False, **kwargs):
+        """Builds the model as `ConfigMixin.from_config` does, unless `config` was saved by another class.
+
+        Raises:
+            ValueError: if `config` names another class.
+        """
+        owner = (config or {}).get("_class_name", cls.__name__)
+        if owner not in (parent.__name__ for parent in cls.__mro__):
+            raise ValueError(f"`config` must be of a {cls.__name__}, but was of a {owner}.")
+        return super().from_config(config, return_unused_kwargs, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs):
+        """Loads weights as `ModelMixin.from_pretrained` does, but only the model's own, all of them, and no pickle.
+
+        With `output_loading_info=True` keys that are missing or too many are returned, as in diffusers, not raised.
+
+        Raises:
+            OSError: if a file is missing, truncated or no safetensors file.
+            ValueError: if the configuration or the weights are another model's, or `use_safetensors=False` asks for a
+                pickle.
+        """
+        if kwargs.pop("use_safetensors", None) is False:
+            raise ValueError("`use_safetensors` must not be False: weights are never read from a pickle.")
+        return_info = kwargs.pop("output_loading_info", False)
+        try:
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path, use_safetensors=True, output_loading_info=True, **kwargs
+            )
+        except OSError as error:
+            raise OSError(f"{cls.__name__} cannot be loaded: {error}") from error
+        if return_info:
+            return model, info
+        for kind in ("missing", "unexpected"):
+            keys = sorted(info[f"{kind}_keys"])
+            if keys:
+                raise ValueError(
+                    f"The weights in {pretrained_model_name_or_path} must be those of this {cls.__name__}, "
+                    f"but have {len(keys)} {kind} tensors: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}."
+                )
+        return model
