@@ -100,20 +100,25 @@ def test_resume_after_kill_equals_an_uninterrupted_run(trained, tmp_path):
     assert [name for name in expected if not torch.equal(expected[name], actual[name])] == []
 
 
-def test_two_processes_take_the_steps_of_one(trained, tmp_path):
-    """Same global batch, gloo: the weights after four steps agree to single precision."""
+def gradients(checkpoint: Path) -> list[torch.Tensor]:
+    """Adam's first moments: after two steps .09 of the first gradient plus .1 of the second."""
+    state = torch.load(checkpoint / "optimizer.bin", weights_only=True)["state"]
+    return [state[index]["exp_avg"] for index in sorted(state)]
+
+
+def test_two_processes_have_the_gradients_of_one(trained, tmp_path):
+    """Same global batch, gloo."""
     arguments = command(output_dir=str(tmp_path), batch_size=2)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     script = tmp_path / "script.py"
     script.write_text(arguments[2])
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     subprocess.run([*launcher, str(script), arguments[3]], check=True, env=environment)
-    for stage, tolerance in (("mask_vae", 2e-4), ("image_vae", 2e-4)):
-        one, two = (load_file(f / stage / "best.safetensors") for f in (trained, tmp_path))
-        worst = max((one[name] - two[name]).abs().max().item() for name in one)
-        assert worst < tolerance, stage
-        start = max(value.abs().max().item() for value in one.values())
-        assert start > 0.1
+    for stage in ("mask_vae", "image_vae", "unet"):
+        one, two = (gradients(folder / stage / "checkpoint-2") for folder in (trained, tmp_path))
+        scale = max(value.abs().max().item() for value in one)
+        assert len(one) == len(two) > 20 and scale > 1e-4, stage
+        assert max((a - b).abs().max().item() for a, b in zip(one, two, strict=True)) < 1e-3 * scale, stage
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():

@@ -30,9 +30,12 @@ def read_dataset(path, stop_before_pixels: bool = False):
         import pydicom
     except ImportError as error:
         raise ImportError('Reading DICOM needs `pip install "medseglatdiff[dicom]"`.') from error
+    damages = (OSError, EOFError, NotImplementedError, ValueError, pydicom.errors.BytesLengthException)
     try:
-        return pydicom.dcmread(path, stop_before_pixels=stop_before_pixels)
-    except (OSError, EOFError, pydicom.errors.InvalidDicomError) as error:
+        dataset = pydicom.dcmread(path, stop_before_pixels=stop_before_pixels)
+        dataset.walk(lambda *_: None, recursive=False)  # values are decoded at their first use: let damage show here
+        return dataset
+    except (*damages, pydicom.errors.InvalidDicomError) as error:
         raise ValueError(f"`image` must be a DICOM file that can be read, but {path} cannot: {error}") from error
 
 
@@ -50,7 +53,7 @@ def read_dicom(path, stretch: bool = False) -> np.ndarray:
     Raises:
         ImportError: without pydicom.
         ValueError: for several frames, colour, no or damaged pixel data, a compression that pydicom needs a plug-in
-            for, or more than `MAX_PIXELS` pixels.
+            for, no pixel or more than `MAX_PIXELS`, or a window without a positive width.
     """
     dataset = read_dataset(path)
     # 1. refuse what has no plain meaning as one grey image
@@ -61,16 +64,17 @@ def read_dicom(path, stretch: bool = False) -> np.ndarray:
         raise ValueError(f"`image` must be grey as a DICOM file, but {path} is {photometric}.")
     if frames != 1:
         raise ValueError(f"`image` must be a DICOM file of a single frame, but {path} has {frames}.")
-    if dataset.Rows * dataset.Columns > MAX_PIXELS:
-        raise ValueError(f"`image` must have at most {MAX_PIXELS} pixels, but {path} has more.")
+    rows, columns = (dataset.get(name) or 0 for name in ("Rows", "Columns"))
+    if not 0 < rows * columns <= MAX_PIXELS:
+        raise ValueError(f"`image` must have 1 to {MAX_PIXELS} pixels, but {path} has {rows} x {columns}.")
     # 2. values: Hounsfield units in CT; padding takes the darkest
     stored, values = _values(dataset, path)  # [H, W] twice
     inverted, padding = photometric == "MONOCHROME1", _padding(stored, dataset)  # [H, W]
     if padding.any() and not padding.all():
         values[padding] = values[~padding].max() if inverted else values[~padding].min()
     # 3. the window or the full range, more is brighter
-    if "WindowCenter" in dataset and not stretch:
-        shown = _window(values, dataset)  # [H, W]
+    if dataset.get("WindowCenter") is not None and not stretch:
+        shown = _window(values, dataset, path)  # [H, W]
     else:
         values -= values.min()
         shown = values / (values.max() or 1)  # [H, W]
@@ -105,10 +109,12 @@ def _padding(stored: np.ndarray, dataset) -> np.ndarray:
     return (stored >= min(value, limit)) & (stored <= max(value, limit))
 
 
-def _window(values: np.ndarray, dataset) -> np.ndarray:
+def _window(values: np.ndarray, dataset, path) -> np.ndarray:
     """The first window's function of values (DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3), in [0, 1]."""
-    center, width = (float(np.atleast_1d(dataset[name].value)[0]) for name in ("WindowCenter", "WindowWidth"))
-    function = dataset.get("VOILUTFunction", "LINEAR")
+    center, width = (float(np.atleast_1d(dataset.get(name) or 0)[0]) for name in ("WindowCenter", "WindowWidth"))
+    if not width > 0:
+        raise ValueError(f"`image` must have a window of positive width, but that of {path} is {width}.")
+    function = dataset.get("VOILUTFunction") or "LINEAR"
     if function == "SIGMOID":
         return 1 / (1 + np.exp(-4 * (values - center) / width))
     if function == "LINEAR":

@@ -118,15 +118,15 @@ def _resize(tensor: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def _to_unit_range(array: np.ndarray, stretch: bool) -> np.ndarray:
-    kinds = "buif" if stretch else "bf"
-    if array.dtype.kind not in kinds and array.dtype not in (np.uint8, np.uint16):
+    kind, bits = array.dtype.kind, 8 * array.dtype.itemsize
+    if kind not in "bf" and not (kind == "u" and bits <= 16) and not (kind in "ui" and stretch):
         raise TypeError(f"`image` must be of type uint8, uint16, float or bool, but was {array.dtype}.")
     if not np.isfinite(array).all():
         raise ValueError("`image` must hold finite values, but holds NaN or infinity.")
     if stretch:
         array = array.astype(np.float64) - float(array.min())
         return (array / (array.max() or 1)).astype(np.float32)  # [H, W, C]
-    if array.dtype.kind == "u":
+    if kind == "u":
         return (array / np.float32(np.iinfo(array.dtype).max)).astype(np.float32)  # [H, W, C]
     if array.min() < 0 or array.max() > 1:
         raise ValueError(f"`image` must hold floats in [0, 1], but they range from {array.min()} to {array.max()}.")
@@ -160,7 +160,9 @@ def _from_pil(image: PIL.Image.Image) -> np.ndarray:
 
 def _read_file(path: Path) -> np.ndarray:
     try:
-        with PIL.Image.open(path) as image:
-            return _from_pil(image)
-    except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+        image = PIL.Image.open(path)
+        image.load()
+    except (OSError, SyntaxError, TypeError, ValueError, PIL.Image.DecompressionBombError) as error:
         raise ValueError(f"`image` must be a file that can be read, but {path} cannot: {error}.") from error
+    with image:
+        return _from_pil(image)
