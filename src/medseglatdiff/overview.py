@@ -48,7 +48,7 @@ def draw_overview(
     confidence, uncertainty = (np.reshape(a, (-1, *a.shape[-2:])) for a in (confidence, uncertainty))  # [K, H, W]
     num_classes, height, width = confidence.shape
     size = tuple(max(1, round(PANEL * side / max(width, height))) for side in (width, height))
-    scan = _scan(image, size)  # [h, w, 3]
+    scan = resize_image(image, size)  # [h, w, 3]
     classes = range(1, num_classes + 1)
     # 1. outlines over the image: hypotheses in their own colours, several classes in theirs
     if num_classes == 1:
@@ -64,11 +64,11 @@ def draw_overview(
     ]
     # 2. maps with their colour bars
     for k, values in zip(classes, confidence, strict=True):
-        picture = _enlarge(colour_map(values, VIRIDIS), size)
+        picture = resize_map(colour_map(values, VIRIDIS), size)
         name, swatch = ("Confidence", None) if num_classes == 1 else (f"Confidence, class {k}", colour_of(k - 1))
         caption = "share of the hypotheses that hold a pixel"
         panels.append(_panel(name, caption, picture, VIRIDIS, ("0 %", "50 %", "100 %"), swatch))
-    picture = _enlarge(colour_map(uncertainty.max(axis=0), MAGMA), size)
+    picture = resize_map(colour_map(uncertainty.max(axis=0), MAGMA), size)
     caption = "0: all agree, 1 bit: split in half"
     panels.append(_panel("Uncertainty", caption, picture, MAGMA, ("0", "0.5", "1 bit")))
     # 3. each hypothesis by itself, close up
@@ -101,25 +101,26 @@ def outline(mask: np.ndarray, width: int = LINE) -> np.ndarray:
     return mask & ~inside
 
 
-def _scan(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image, float `(H, W, C)` in [0, 1], as uint8 `(height, width, 3)`; `size` is width and height."""
     pixels = (np.broadcast_to(image, (*image.shape[:2], 3)) * 255).round().astype(np.uint8)
     return np.asarray(PIL.Image.fromarray(pixels).resize(size, PIL.Image.Resampling.BICUBIC))
 
 
-def _enlarge(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_map(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """At the panel's size; pixels stay squares where they grow and are averaged where they shrink."""
     return np.asarray(PIL.Image.fromarray(pixels).resize(size, PIL.Image.Resampling.BOX))
 
 
-def _shown(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A mask at the panel's size; in a large image even a single pixel stays visible."""
-    return _enlarge(mask.astype(np.uint8) * 255, size) > (127 if size[0] >= mask.shape[1] else 0)
+    return resize_map(mask.astype(np.uint8) * 255, size) > (127 if size[0] >= mask.shape[1] else 0)
 
 
 def _outlined(scan: np.ndarray, masks: Sequence[tuple[np.ndarray, tuple[int, int, int]]]) -> np.ndarray:
     picture = scan.copy()  # [h, w, 3]
     for mask, colour in masks:
-        picture[outline(_shown(mask, scan.shape[1::-1]))] = colour
+        picture[outline(resize_mask(mask, scan.shape[1::-1]))] = colour
     return picture
 
 
@@ -142,13 +143,13 @@ def _gallery(image: np.ndarray, masks: np.ndarray, num_classes: int, size: tuple
     """The hypotheses as numbered tiles, filled over the darkened image."""
     columns = int(np.ceil(np.sqrt(len(masks))))
     tile_size = tuple(max(1, side // columns - 4) for side in size)
-    dark = _scan(image, tile_size) // 2  # [h / columns, w / columns, 3]
+    dark = resize_image(image, tile_size) // 2  # [h / columns, w / columns, 3]
     sheet = PIL.Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     for index, mask in enumerate(masks):
         tile = dark.copy()
         for k in range(1, num_classes + 1):
-            tile[_shown(mask == k, tile_size)] = colour_of(index if num_classes == 1 else k - 1)
+            tile[resize_mask(mask == k, tile_size)] = colour_of(index if num_classes == 1 else k - 1)
         corner = (index % columns * size[0] // columns, index // columns * size[1] // columns)
         sheet.paste(PIL.Image.fromarray(tile), corner)
         draw.text((corner[0] + 5, corner[1] + 3), str(index + 1), "white", ImageFont.load_default(14))
