@@ -59,6 +59,10 @@ def run_segment(options: argparse.Namespace):
     Each image starts from the same seed, so that its masks do not depend on what else is segmented.
     """
     # 1. whatever can be wrong is found before anything is sampled
+    for name in ("num_masks", "steps"):
+        count = getattr(options, name)
+        if count is not None and count < 1:
+            raise ValueError(f"`--{name.replace('_', '-')}` must be at least 1, but was {count}.")
     if not 0 <= options.seed < 2**63:
         raise ValueError(f"`--seed` must lie in [0, 2**63), but was {options.seed}.")
     pipeline = load_pipeline(options.model)
@@ -81,7 +85,10 @@ def run_segment(options: argparse.Namespace):
             title=path.name,
             subtitle=f"{settings}  |  agreement of the hypotheses (mean pairwise Dice) {agreement:.2f}",
         )
-        write_output(options.out / name, output, picture, options.format)
+        try:
+            write_output(options.out / name, output, picture, options.format)
+        except OSError as error:
+            raise OSError(f"{options.out / name} cannot be written: {error}") from error
         print(f"\n{path} -> {options.out / name}")
         print(report(output.masks[0], output.consensus[0], pipeline.num_classes, spacing))
         print(f"  agreement    {agreement:.2f} (mean pairwise Dice of the hypotheses)", flush=True)

@@ -30,12 +30,12 @@ def read_dataset(path, stop_before_pixels: bool = False):
         import pydicom
     except ImportError as error:
         raise ImportError('Reading DICOM needs `pip install "medseglatdiff[dicom]"`.') from error
-    damages = (OSError, EOFError, NotImplementedError, ValueError, pydicom.errors.BytesLengthException)
+    errors = (OSError, EOFError, NotImplementedError, ValueError)
     try:
         dataset = pydicom.dcmread(path, stop_before_pixels=stop_before_pixels)
-        dataset.walk(lambda *_: None, recursive=False)  # values are decoded at their first use: let damage show here
+        list(dataset)  # decodes every value, which pydicom puts off: damage shows here
         return dataset
-    except (*damages, pydicom.errors.InvalidDicomError) as error:
+    except (*errors, pydicom.errors.BytesLengthException, pydicom.errors.InvalidDicomError) as error:
         raise ValueError(f"`image` must be a DICOM file that can be read, but {path} cannot: {error}") from error
 
 

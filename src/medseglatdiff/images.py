@@ -161,6 +161,7 @@ def _from_pil(image: PIL.Image.Image) -> np.ndarray:
 def _read_file(path: Path) -> np.ndarray:
     try:
         image = PIL.Image.open(path)
+        getattr(image, "n_frames", 1)  # reads the headers of all frames, which may be damaged too
         image.load()
     except (OSError, SyntaxError, TypeError, ValueError, PIL.Image.DecompressionBombError) as error:
         raise ValueError(f"`image` must be a file that can be read, but {path} cannot: {error}.") from error

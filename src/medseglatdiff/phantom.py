@@ -65,13 +65,13 @@ def chest_phantom_rows(num_rows: int, size: int = 128, num_raters: int = 4, seed
 
 
 def chest_patch() -> np.ndarray:
-    """The 128 x 128 chest CT patch that pydicom ships for its own tests, float32 in Hounsfield units."""
+    """The 128 x 128 chest CT patch that pydicom ships for its own tests, float64 in Hounsfield units."""
     try:
         import pydicom.data
     except ImportError as error:
         raise ImportError('Chest phantoms need `pip install "medseglatdiff[dicom]"`.') from error
     dataset = pydicom.dcmread(pydicom.data.get_testdata_file("CT_small.dcm", download=False))
-    return dataset.pixel_array.astype(np.float32) * dataset.RescaleSlope + dataset.RescaleIntercept
+    return dataset.pixel_array * dataset.RescaleSlope + dataset.RescaleIntercept
 
 
 def _check(num_rows: int, size: int, num_raters: int):
