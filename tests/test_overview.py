@@ -92,3 +92,10 @@ def test_colour_maps_meet_their_anchors():
     assert colour_map(np.linspace(0, 1, len(anchors)), VIRIDIS).tolist() == anchors
     brightness = colour_map(np.linspace(0, 1, 50), VIRIDIS) @ [0.299, 0.587, 0.114]
     assert (np.diff(brightness) > 0).all()
+
+
+def test_small_findings_are_shown_close_up():
+    small = draw(discs(3, height=128, width=128))  # 29 pixels, 3 x 3 dots each at the size of a panel
+    assert has_colour(small, colour_map(np.array(1), VIRIDIS), least=8 * 29 * 9)
+    large = draw(discs(40, height=128, width=128))
+    assert not has_colour(large, colour_map(np.array(1), VIRIDIS), least=2 * 5024 * 9)

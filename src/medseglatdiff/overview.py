@@ -36,6 +36,8 @@ def draw_overview(
 ) -> PIL.Image.Image:
     """Draws one image's segmentation; every panel at the image's own aspect ratio, 384 pixels at its longest side.
 
+    Where the hypotheses fill a small part of the image, all panels but the first show that part, framed in the first.
+
     Args:
         image (`np.ndarray`, float `(H, W, C)`): in [0, 1], C of 1 or 3, as `load_image` returns it.
         masks (`np.ndarray`, bool or uint8 `(M, H, W)`): hypotheses; label maps where there are several classes.
@@ -48,7 +50,10 @@ def draw_overview(
     confidence, uncertainty = (np.reshape(a, (-1, *a.shape[-2:])) for a in (confidence, uncertainty))  # [K, H, W]
     num_classes, height, width = confidence.shape
     size = tuple(max(1, round(PANEL * side / max(width, height))) for side in (width, height))
-    scan = resize_image(image, size)  # [h, w, 3]
+    window = _window(masks.any(axis=0))
+    whole, scan = resize_image(image, size), resize_image(image[window], size)  # [h, w, 3] each
+    masks, consensus = masks[:, *window], consensus[window]  # [M, H', W'], [H', W']
+    confidence, uncertainty = confidence[:, *window], uncertainty[:, *window]  # [K, H', W'] each
     classes = range(1, num_classes + 1)
     # 1. outlines over the image: hypotheses in their own colours, several classes in theirs
     if num_classes == 1:
@@ -56,9 +61,11 @@ def draw_overview(
     else:
         hypotheses = [(mask == k, colour_of(k - 1)) for mask in masks for k in classes]
     agreed = [(consensus == k, colour_of(k - 1)) for k in classes]
-    share = f"{threshold:.0%}"
+    share, what = f"{threshold:.0%}", f"{width} x {height} pixels"
+    if masks.shape[1:] != (height, width):
+        whole, what = _framed(whole, window, (height, width)), f"{what}; the frame is what the others show"
     panels = [
-        _panel("Image", f"{width} x {height} pixels", scan),
+        _panel("Image", what, whole),
         _panel(f"{len(masks)} hypotheses", "outlined over the image", _outlined(scan, hypotheses)),
         _panel("Consensus", f"where confidence is at least {share}", _outlined(scan, agreed)),
     ]
@@ -71,11 +78,10 @@ def draw_overview(
     picture = resize_map(colour_map(uncertainty.max(axis=0), MAGMA), size)
     caption = "0: all agree, 1 bit: split in half"
     panels.append(_panel("Uncertainty", caption, picture, MAGMA, ("0", "0.5", "1 bit")))
-    # 3. each hypothesis by itself, close up
+    # 3. each hypothesis by itself
     count = min(len(masks), TILES)
-    caption = "one by one, close up" if count == len(masks) else f"the first {count} of {len(masks)}, close up"
-    window = _window(masks.any(axis=0))
-    picture = _gallery(image[window], masks[:count][:, *window], num_classes, size)
+    caption = "one by one" if count == len(masks) else f"the first {count} of {len(masks)}"
+    picture = _gallery(image[window], masks[:count], num_classes, size)
     panels.append(_panel("Hypotheses", caption, picture))
     return _page(panels, title, subtitle)
 
@@ -130,13 +136,24 @@ def _window(found: np.ndarray) -> tuple[slice, slice]:
         return slice(None), slice(None)
     spans = [np.flatnonzero(found.any(axis=axis))[[0, -1]] + (0, 1) for axis in (1, 0)]  # rows, columns: first, end
     sides = [(end - first) / side for (first, end), side in zip(spans, found.shape, strict=True)]
-    share = min(1, max(1.6 * max(sides), 32 / min(found.shape)))  # at least 32 pixels
+    share = min(1, max(2 * max(sides), 32 / min(found.shape)))  # at least 32 pixels
     window = []
     for (first, end), side in zip(spans, found.shape, strict=True):
         length = max(1, round(share * side))
         start = min(max(0, (first + end - length) // 2), side - length)
         window.append(slice(start, start + length))
     return tuple(window)
+
+
+def _framed(scan: np.ndarray, window: tuple[slice, slice], shape: tuple[int, int]) -> np.ndarray:
+    """The scan with a frame around the window of an image of this shape, `(H, W)`."""
+    picture = PIL.Image.fromarray(scan)
+    scales = [shown / side for shown, side in zip(scan.shape[:2], shape, strict=True)]
+    (top, bottom), (left, right) = (
+        (part.start * scale, part.stop * scale - 1) for part, scale in zip(window, scales, strict=True)
+    )
+    ImageDraw.Draw(picture).rectangle([left, top, right, bottom], outline="white", width=LINE)
+    return np.asarray(picture)
 
 
 def _gallery(image: np.ndarray, masks: np.ndarray, num_classes: int, size: tuple[int, int]) -> np.ndarray:
@@ -152,7 +169,8 @@ def _gallery(image: np.ndarray, masks: np.ndarray, num_classes: int, size: tuple
             tile[resize_mask(mask == k, tile_size)] = colour_of(index if num_classes == 1 else k - 1)
         corner = (index % columns * size[0] // columns, index // columns * size[1] // columns)
         sheet.paste(PIL.Image.fromarray(tile), corner)
-        draw.text((corner[0] + 5, corner[1] + 3), str(index + 1), "white", ImageFont.load_default(14))
+        label = str(index + 1) if mask.any() else f"{index + 1} empty"
+        draw.text((corner[0] + 5, corner[1] + 3), label, "white", ImageFont.load_default(14))
     return np.asarray(sheet)
 
 
