@@ -1,0 +1,163 @@
+"""The model card: a function of pipeline, settings and results, that says nothing they do not."""
+
+import dataclasses
+import json
+import re
+import string
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import tiny_pipeline
+from huggingface_hub import DatasetCard, ModelCard
+
+from medseglatdiff.evaluation import measure_row, predict
+from medseglatdiff.hub import folder_card, model_card
+from medseglatdiff.phantom import phantom_rows
+from medseglatdiff.summary import summarize
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "training"))
+PIPELINES = sorted(path.parent for path in ROOT.glob("pipelines/*/model_index.json"))
+
+
+def evaluated(num_raters: int) -> dict:
+    """Results of a real evaluation of the tiny pipeline on phantoms, with what evaluate.py adds to them."""
+    pipeline, rows = tiny_pipeline(), list(phantom_rows(6, size=32, num_raters=num_raters))
+    by_steps = {}
+    for steps in (1, 2):
+        predictions = predict(pipeline, rows, 4, steps, seed=0)
+        measured = [measure_row(row, 4, 0, prediction) for row, prediction in zip(rows, predictions, strict=True)]
+        by_steps[str(steps)] = summarize(measured, 4) | {"masks_per_second": 25 / steps}
+    around = dict(dataset="data/lidc-idri", split="test", limit=None, num_inference_steps=2, scheduler="DDIMScheduler")
+    return {**around, **by_steps["2"], "device": "test CPU", "by_steps": by_steps}
+
+
+@pytest.fixture(scope="module")
+def results() -> dict:
+    return evaluated(num_raters=4)
+
+
+@pytest.fixture(scope="module")
+def settings() -> dict:
+    config = pytest.importorskip("config", reason="training/ is not here")
+    run = {"step": 1234, "best_score": 0.5, "best_step": 1100, "wall_hours": 1.25, "cpu_hours": 2.5}
+    return {
+        "config": dataclasses.asdict(config.Config()),
+        "stages": {"mask_vae": run, "image_vae": run, "unet": {**run, "step": 5678}},
+        "rows": {"train": 9641, "validation": 1410},
+        "num_processes": 2,
+        "hardware": "test CPU, 2 threads",
+    }
+
+
+@pytest.fixture(scope="module")
+def dataset_card() -> DatasetCard:
+    template = (ROOT / "dataset_scripts" / "card_lidc_idri.md").read_text("utf-8")
+    facts = dict(
+        splits="| split | rows |\n|---|---|\n| train | 9,641 |", built="", dropped="", skipped="", duplicates=""
+    )
+    return DatasetCard(string.Template(template).substitute(facts))
+
+
+@pytest.fixture(scope="module")
+def card(results, settings, dataset_card) -> ModelCard:
+    return model_card(tiny_pipeline(), settings, results, repo_id="tester/nodules", dataset_card=dataset_card)
+
+
+def sections(text: str) -> dict[str, str]:
+    parts = re.split(r"^#{2,3} (.+)$", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_metadata(card):
+    data = card.data.to_dict()
+    assert data["library_name"] == "diffusers" and data["pipeline_tag"] == "image-segmentation"
+    assert data["license"] == "cc-by-3.0" and data["datasets"] == ["lidc-idri"]
+    assert {"medseglatdiff", "arxiv:2512.01292", "multi-rater"} <= set(data["tags"])
+    assert data["metrics"] == [entry["metric"]["type"] if "metric" in entry else entry["type"] for entry in
+                               data["model-index"][0]["results"][0]["metrics"]]  # fmt: skip
+
+
+def test_model_index_parses_back_to_the_same_numbers(card, results):
+    parsed = ModelCard(str(card)).data
+    assert parsed.model_name == "nodules"
+    numbers = {entry.metric_type: entry.metric_value for entry in parsed.eval_results}
+    assert set(numbers) == {"ged", "hm_iou", "dice", "dice_non_empty", "iou", "ece"}
+    assert numbers == {name: results["metrics"][name]["value"] for name in numbers}
+    assert {(entry.dataset_name, entry.dataset_split) for entry in parsed.eval_results} == {
+        ("LIDC-IDRI nodules with four readers", "test")
+    }
+
+
+def test_card_survives_being_read_again(card):
+    assert str(ModelCard(str(card))) == str(card)
+
+
+def test_no_section_is_empty_and_nothing_is_left_open(card):
+    text = card.text
+    assert len(str(card).splitlines()) < 200
+    assert all(re.search(r"\w", body) for body in sections(text).values())
+    assert not re.search(r"None|\bnan\b|\{\{|\{%|\n\n\n|[ \t]\n", text)
+    assert {"Use", "Intended use", "Training", "Results", "Limits", "Citation", "By number of denoising steps"} <= set(
+        sections(text)
+    )
+    assert "Not a medical device" in text and "cc-by-3.0" in text and "Armato" in text
+
+
+def test_tables_hold_the_numbers_of_the_results(card, results):
+    parts = sections(card.text)
+    ged = results["metrics"]["ged"]
+    cell = f"{ged['value']:.3f} [{ged['low']:.3f}, {ged['high']:.3f}]"
+    assert f"| generalised energy distance (GED) ↓ | {cell} | per image | 6 |" in parts["All metrics"]
+    assert f"| **this model** | {cell} |" in parts["Against predictors that need no model"]
+    assert f"| 2 | {cell} |" in parts["By number of denoising steps"]
+    assert "| masks per second |" in parts["By number of denoising steps"] and " | 12.5 |" in card.text
+    assert f"| 4 | {cell} |" in parts["By number of masks"]
+    always_empty = results["degenerate"]["always_empty"]["ged"]["value"]
+    assert f"| always empty | {always_empty:.3f} [" in parts["Against predictors that need no model"]
+    assert "| denoiser | 5,678 | 32 | 0.0005 | 1,100 | 1.25 | 2.50 |" in parts["Training"]
+    assert "9,641 training and 1,410 validation rows" in parts["Training"]
+
+
+def test_card_follows_the_results(results, settings):
+    changed = json.loads(json.dumps(results))
+    changed["metrics"]["dice"]["value"] = 0.123456
+    before, after = (str(model_card(tiny_pipeline(), settings, r, repo_id="a/b")) for r in (results, changed))
+    assert "0.123 [" in after and "value: 0.123456" in after and before != after
+
+
+def test_what_is_unknown_has_no_section():
+    titles = set(sections(model_card(tiny_pipeline(), {}, {}, repo_id="a/b").text))
+    assert titles == {"Use", "Intended use", "Limits", "Citation"}
+
+
+def test_one_rater_and_three_classes():
+    card = model_card(tiny_pipeline(), {}, evaluated(num_raters=1), repo_id="a/b")
+    assert "GED" not in card.text and "Against" not in card.text and "ISIC score" in card.text
+    card = model_card(tiny_pipeline(num_classes=3, image_channels=3), {}, {}, repo_id="a/b")
+    assert "| **foreground classes** | 3 |" in card.text and "RGB images" in card.text
+
+
+def test_local_paths_stay_private(results):
+    elsewhere = results | {"dataset": "/home/somebody/secret/my-images/", "pipeline": "/home/somebody/secret/model"}
+    text = str(model_card(tiny_pipeline(), {}, elsewhere, repo_id="a/b"))
+    assert "somebody" not in text and "`my-images`" in text
+    hub = str(model_card(tiny_pipeline(), {}, results | {"dataset": "org/images"}, repo_id="a/b"))
+    assert "- org/images" in hub
+
+
+def test_jinja_is_asked_for_by_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(ImportError, match=r"medseglatdiff\[hub\]"):
+        model_card(tiny_pipeline(), {}, {}, repo_id="a/b")
+
+
+@pytest.mark.parametrize("folder", PIPELINES, ids=lambda folder: folder.name)
+def test_committed_card_is_current(folder):
+    """`python training/publish.py pipelines/NAME --card-only` mends a failure."""
+    written = (folder / "README.md").read_text("utf-8")
+    (repo_id,) = re.findall(r'MedSegLatDiffPipeline.from_pretrained\("(.+)"\)', written)
+    assert repo_id == f"pipelines/{folder.name}" or re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id)
+    assert written == str(folder_card(folder, repo_id))
+    assert all((folder / picture).is_file() for picture in re.findall(r"!\[.+\]\((.+)\)", written))
