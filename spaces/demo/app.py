@@ -1,0 +1,133 @@
+"""The demo Space: `build_demo(pipelines)` is the page; run as a program, it serves the published pipelines.
+
+MEDSEGLATDIFF_MODELS=FOLDER_OR_HUB_ID,... python app.py
+"""
+
+import os
+from pathlib import Path
+
+import gradio as gr
+import texts
+from handlers import Handlers, redraw
+from layout import EXAMPLES, build_inputs, build_results
+from limits import MAX_FILE_MB, silence_pydicom
+
+from medseglatdiff import MedSegLatDiffPipeline
+from medseglatdiff.cli import load_pipeline
+
+FOLDER = Path(__file__).parent
+SAMPLING = dict(concurrency_limit=1, concurrency_id="sampling")
+FONT = ["system-ui", "sans-serif"]  # nothing is fetched from elsewhere
+LAUNCH = dict(
+    theme=gr.themes.Soft(primary_hue="teal", neutral_hue="slate", font=FONT, font_mono=["monospace"]),
+    css=f"{(FOLDER / 'style.css').read_text()}\n{texts.swatches()}",
+    max_file_size=f"{MAX_FILE_MB}mb",
+    run_history=False,
+    footer_links=["api"],
+    ssr_mode=False,
+)
+
+
+def build_demo(pipelines: dict[str, MedSegLatDiffPipeline], problems: list[str] = ()) -> gr.Blocks:
+    """The page, with its queue; `launch(**LAUNCH)` serves it.
+
+    Args:
+        pipelines (`dict[str, MedSegLatDiffPipeline]`): by the names to show, each with one foreground class.
+        problems (`list[str]`, *optional*): sentences to show at the top, such as why a model is missing.
+
+    Raises:
+        ValueError: for a pipeline with several classes.
+    """
+    for name, pipeline in pipelines.items():
+        if pipeline.num_classes != 1:
+            raise ValueError(f"`pipelines` must have one foreground class, but {name} has {pipeline.num_classes}.")
+        pipeline.set_progress_bar_config(disable=True)
+    silence_pydicom()
+    handlers = Handlers(pipelines)
+    keep = 60 * texts.KEEP_MINUTES
+    with gr.Blocks(title="MedSegLatDiff", analytics_enabled=False, delete_cache=(60, keep)) as demo:
+        gr.Markdown(texts.HEAD, elem_id="head")
+        gr.HTML("".join(texts.problem(sentence) for sentence in problems))
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=2, min_width=320):
+                inputs, examples, run, cancel, status = build_inputs(handlers)
+            with gr.Column(scale=3, min_width=320):
+                picture = gr.Image(
+                    label="Image and outlines",
+                    format="png",
+                    interactive=False,
+                    buttons=["fullscreen"],
+                    elem_id="picture",
+                )
+                results = build_results()
+        connect(handlers, inputs, examples, run, cancel, status, picture, results)
+        publish(handlers, inputs)
+    return demo.queue(max_size=64)
+
+
+def connect(handlers: Handlers, inputs: list, examples, run, cancel, status, picture, results: list):
+    """What happens on which click; none of these is part of the API."""
+    image, model = inputs[:2]
+    column, stored, outlines, threshold, cards = results[:5]
+    hidden = dict(api_visibility="private", show_progress="hidden")
+    sampling = dict(
+        inputs=inputs, outputs=[status, cancel, picture, *results], show_progress="minimal", show_progress_on=status
+    )
+    clicked = run.click(handlers.segment_page, **sampling, **SAMPLING, api_visibility="private")
+    chosen = examples.select(choose_example, None, image, **hidden, queue=False)
+    followed = chosen.then(handlers.segment_page, **sampling, **SAMPLING, api_visibility="private")
+    cancel.click(cancelled, None, [status, cancel], cancels=[clicked, followed], **hidden, queue=False)
+    gr.on([image.upload, image.clear], handlers.preview, [image, model], [status, picture, column], **hidden)
+    gr.on(
+        [threshold.input, outlines.input],
+        redraw,
+        [stored, outlines, threshold],
+        [status, picture, cards],
+        **hidden,
+        trigger_mode="always_last",
+        concurrency_limit=4,
+    )
+
+
+def publish(handlers: Handlers, inputs: list):
+    """The API: `/segment`, with the page's inputs and its files as outputs."""
+    numbers = gr.JSON(visible=False, label="numbers")
+    files = [
+        gr.File(visible=False, label=label) for label in ("masks (zip of PNG)", "arrays (npz)", "DICOM Segmentation")
+    ]
+    button = gr.Button(visible=False)
+    button.click(handlers.segment, inputs, [numbers, *files], api_name="segment", **SAMPLING)
+
+
+def choose_example(event: gr.SelectData) -> str:
+    """The example's file, as if it had been uploaded."""
+    return str(EXAMPLES[event.index])
+
+
+def cancelled() -> tuple:
+    """The page after a cancelled run."""
+    return texts.said(texts.CANCELLED), gr.update(interactive=False)
+
+
+def find_models() -> list[str]:
+    """Folders or Hub ids: what MEDSEGLATDIFF_MODELS lists, or the repository's own pipelines."""
+    listed = os.environ.get("MEDSEGLATDIFF_MODELS")
+    if listed:
+        return [model.strip() for model in listed.split(",")]
+    return [str(path.parent) for path in sorted(FOLDER.glob("../../pipelines/*/model_index.json"))]
+
+
+def load_pipelines(models: list[str]) -> tuple[dict[str, MedSegLatDiffPipeline], list[str]]:
+    """The pipelines that can be loaded, by the last part of their name, and a sentence for each that cannot."""
+    pipelines, problems = {}, []
+    for model in models:
+        name = Path(model).name
+        try:
+            pipelines[name] = load_pipeline(model)
+        except ValueError:
+            problems.append(f"The model {name} could not be loaded. Please check the folder or Hub id {model}.")
+    return pipelines, problems or ([] if pipelines else [texts.NO_MODEL])
+
+
+if __name__ == "__main__":
+    build_demo(*load_pipelines(find_models())).launch(**LAUNCH)

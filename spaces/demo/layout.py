@@ -1,0 +1,101 @@
+"""The page's components, without what they do: the inputs on the left, the results below the picture."""
+
+from pathlib import Path
+
+import gradio as gr
+import PIL.Image
+import texts
+from handlers import Handlers
+from limits import MAX_MASKS, MAX_STEPS
+
+from medseglatdiff.images import load_image
+from medseglatdiff.overview import MAGMA, VIRIDIS, resize_image
+
+EXAMPLES = sorted(Path(__file__).parent.glob("examples/*.*"))
+
+
+def build_inputs(handlers: Handlers) -> tuple:
+    """The left column: what to segment, how, and the buttons."""
+    names = list(handlers.pipelines)
+    masks, steps = handlers.defaults(names[0]) if names else (1, 1)
+    model = gr.Dropdown(names, value=names[0] if names else None, label="Model")
+    image = gr.File(label="Image (PNG, JPEG or DICOM)", type="binary", height=150, elem_id="upload")
+    examples = gr.Gallery(
+        [
+            (thumbnail(path), path.stem.replace("-", " ") + (" (DICOM)" if path.suffix == ".dcm" else ""))
+            for path in EXAMPLES
+        ],
+        label="Or click an example (simulated)",
+        columns=5,
+        height="auto",
+        allow_preview=False,
+        object_fit="cover",
+        buttons=[],
+        interactive=False,
+        elem_id="examples",
+    )
+    with gr.Row():
+        num_masks = gr.Number(masks, label="Hypotheses", info=f"1 to {MAX_MASKS}", min_width=90, elem_id="masks")
+        num_steps = gr.Number(steps, label="Steps", info=f"1 to {MAX_STEPS}", min_width=90, elem_id="steps")
+        seed = gr.Number(0, label="Seed", info="same seed, same masks", min_width=90, elem_id="seed")
+    with gr.Row():
+        run = gr.Button("Segment", variant="primary", elem_id="run")
+        cancel = gr.Button("Cancel", variant="stop", interactive=False, elem_id="cancel")
+    status = gr.HTML("", elem_id="status")
+    model.change(handlers.defaults, model, [num_masks, num_steps], api_visibility="private")
+    return [image, model, num_masks, num_steps, seed], examples, run, cancel, status
+
+
+def build_results() -> list:
+    """What appears below the picture, in the order of `handlers.results`."""
+    with gr.Column(visible=False, elem_id="results") as column:
+        stored = gr.State()
+        outlines = gr.CheckboxGroup(label="Outlines shown", show_select_all=True, elem_id="outlines")
+        threshold = gr.Slider(
+            1,
+            100,
+            step=1,
+            label="Consensus: least share of hypotheses that agree (%)",
+            buttons=[],
+            elem_id="threshold",
+        )
+        cards = gr.HTML(elem_id="cards")
+        with gr.Row():
+            confidence = build_map(
+                "Confidence", VIRIDIS, ("0 %", "50 %", "100 %"), "share of the hypotheses that hold a pixel"
+            )
+            uncertainty = build_map("Uncertainty", MAGMA, ("0", "0.5", "1 bit"), "0: all agree, 1 bit: split in half")
+        gallery = gr.Gallery(
+            label="Hypotheses one by one",
+            columns=4,
+            height="auto",
+            object_fit="contain",
+            buttons=[],
+            interactive=False,
+            elem_id="gallery",
+        )
+        with gr.Row(elem_id="downloads"):
+            files = [
+                gr.DownloadButton(label, size="md", min_width=150, elem_id=name)
+                for name, label in (
+                    ("zip", "Masks (PNG, zip)"),
+                    ("npz", "All arrays (npz)"),
+                    ("json", "Settings and numbers (JSON)"),
+                    ("seg", "DICOM Segmentation"),
+                )
+            ]
+        gr.Markdown(texts.DOWNLOADS_NOTE, elem_id="downloads-note")
+    return [column, stored, outlines, threshold, cards, confidence, uncertainty, gallery, *files]
+
+
+def build_map(label: str, anchors: str, ticks: tuple[str, ...], meaning: str) -> gr.Image:
+    """A map above its scale."""
+    with gr.Column(min_width=240):
+        picture = gr.Image(label=label, format="png", interactive=False, buttons=["fullscreen"], elem_id=label.lower())
+        gr.HTML(texts.scale(anchors, ticks, meaning))
+    return picture
+
+
+def thumbnail(path: Path) -> PIL.Image.Image:
+    """An example as a small picture."""
+    return PIL.Image.fromarray(resize_image(load_image(path, stretch=True), (160, 160)))

@@ -1,0 +1,152 @@
+"""The demo's sampling, pictures, words and files, against the pipeline's own output."""
+
+import io
+import json
+import zipfile
+
+import highdicom
+import numpy as np
+import PIL.Image
+import pytest
+import texts
+import torch
+from conftest import PAPER_PRESET, tiny_pipeline
+from demo_fixtures import FOLDER, SECRET, dicom, phantom_png
+from downloads import write_downloads
+from limits import Upload, read_upload
+from pictures import display_size, draw_outlines, draw_tiles
+from sampling import CHUNK, Job, Segmentation
+
+from medseglatdiff.cli import mean_pairwise_dice
+from medseglatdiff.overview import colour_of
+
+
+def run(job: Job) -> Segmentation:
+    *_, masks = job.sample()
+    return job.finish(masks)
+
+
+def make_job(data: bytes, num_masks: int = 2 * CHUNK + 1, **options) -> Job:
+    return Job(read_upload(data, stretch=False), tiny_pipeline(**options), "tiny", num_masks, 3, 7)
+
+
+@pytest.mark.parametrize("options", ({}, {"threshold": 0.3}, {"scheduler": PAPER_PRESET}), ids=str)
+def test_samples_are_the_pipelines_own_bit_for_bit(options):
+    job = make_job(phantom_png(), **options)
+    segmentation = run(job)
+    generator = torch.Generator().manual_seed(7)
+    expected = job.pipeline(job.upload.image, 2 * CHUNK + 1, 3, generator=generator, batch_size=CHUNK)
+    for name in ("masks", "confidence", "uncertainty", "consensus"):
+        array = getattr(segmentation, name)
+        np.testing.assert_array_equal(array, expected[name][0])
+        assert array.dtype == expected[name][0].dtype
+
+
+def test_progress_comes_chunk_by_chunk():
+    assert [len(masks) for masks in make_job(phantom_png()).sample()] == [CHUNK, 2 * CHUNK, 2 * CHUNK + 1]
+
+
+@pytest.fixture(scope="module")
+def from_dicom(tmp_path_factory):
+    job = make_job(dicom(), num_masks=3)
+    segmentation = run(job)
+    return job, segmentation, write_downloads(job, segmentation, tmp_path_factory.mktemp("downloads"))
+
+
+def test_zip_and_npz_hold_the_masks(from_dicom):
+    job, segmentation, files = from_dicom
+    with zipfile.ZipFile(files.masks) as archive:
+        names = archive.namelist()
+        pictures = {name: np.asarray(PIL.Image.open(io.BytesIO(archive.read(name)))) for name in names}
+    assert names == ["confidence.png", "consensus.png", "mask-01.png", "mask-02.png", "mask-03.png", "uncertainty.png"]
+    masks = np.stack([pictures[f"mask-0{number}.png"] for number in (1, 2, 3)])
+    np.testing.assert_array_equal(masks, segmentation.masks * np.uint8(255))
+    with np.load(files.arrays) as arrays:
+        np.testing.assert_array_equal(arrays["masks"], segmentation.masks)
+        np.testing.assert_array_equal(arrays["image"], job.upload.image)
+        np.testing.assert_array_equal(arrays["consensus"], arrays["confidence"] >= 0.5)
+
+
+def test_numbers_are_right_and_name_no_patient(from_dicom):
+    _, segmentation, files = from_dicom
+    text = files.numbers.read_text()
+    numbers = json.loads(text)
+    assert numbers["areas_px"] == [int(mask.sum()) for mask in segmentation.masks]
+    assert numbers["areas_mm2"] == pytest.approx([area * 0.661468**2 for area in numbers["areas_px"]])
+    assert numbers["agreement_mean_pairwise_dice"] == mean_pairwise_dice(segmentation.masks, 1)
+    assert numbers["image"] == {"size": [128, 128], "pixel_spacing_mm": [0.661468, 0.661468]}
+    assert numbers["settings"]["seed"] == 7 and "Not a medical device" in numbers["note"]
+    for path in (files.masks, files.arrays, files.numbers):
+        assert SECRET not in path.name and SECRET.encode() not in path.read_bytes()
+
+
+def test_dicom_segmentation_returns_the_masks_and_refers_to_the_image(from_dicom):
+    _, segmentation, files = from_dicom
+    written = highdicom.seg.segread(files.dicom)
+    assert written.number_of_segments == 4
+    assert [description.SegmentLabel for description in written.SegmentSequence][:2] == ["Consensus", "Hypothesis 1"]
+    source = written.ReferencedSeriesSequence[0].ReferencedInstanceSequence[0].ReferencedSOPInstanceUID
+    pixels = written.get_pixels_by_source_instance([source])[0]  # [H, W, 4]
+    np.testing.assert_array_equal(pixels[..., 0], segmentation.consensus)
+    np.testing.assert_array_equal(np.moveaxis(pixels[..., 1:], -1, 0), segmentation.masks)
+    assert SECRET in str(written.PatientName)  # it goes back to whoever sent the image, under the patient's name
+
+
+def test_empty_masks_and_poor_headers(tmp_path):
+    job = make_job(dicom(), num_masks=1)
+    blank = np.zeros((128, 128), bool)
+    nothing = Segmentation(blank[None], blank.astype(np.float32), blank.astype(np.float32), blank, 0.5, 1.0)
+    files = write_downloads(job, nothing, tmp_path)
+    assert not highdicom.seg.segread(files.dicom).pixel_array.any()
+    assert json.loads(files.numbers.read_text())["empty_hypotheses"] == 1
+    poor = make_job(dicom(StudyInstanceUID=None), num_masks=1)
+    (tmp_path / "poor").mkdir()
+    assert write_downloads(poor, run(poor), tmp_path / "poor").dicom is None
+    picture = make_job(phantom_png(), num_masks=1)
+    (tmp_path / "picture").mkdir()
+    assert write_downloads(picture, run(picture), tmp_path / "picture").dicom is None
+
+
+def test_outlines_are_where_the_masks_are():
+    image = np.full((32, 48, 1), 0.5, np.float32)
+    masks = np.zeros((2, 32, 48), bool)
+    masks[0, 4:10, 4:10], masks[1, 20:28, 30:40] = True, True
+    picture = np.asarray(draw_outlines(image, masks, [1]))
+    assert picture.shape == (512, 768, 3)  # 16 times the image
+    painted = (picture != 128).any(axis=2)
+    rows, columns = np.nonzero(painted)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (20 * 16, 28 * 16 - 1, 30 * 16, 40 * 16 - 1)
+    assert set(map(tuple, picture[painted])) == {colour_of(1)}
+    both = np.asarray(draw_outlines(image, masks, [], masks[0]))
+    assert set(map(tuple, both.reshape(-1, 3))) == {(128,) * 3, (0, 0, 0), (255, 255, 255)}
+    assert not np.array_equal(*draw_tiles(image, masks))
+
+
+@pytest.mark.parametrize("shape, size", [((128, 128), (768, 768)), ((2000, 1000), (384, 768)), ((1, 4000), (768, 1))])
+def test_display_size(shape, size):
+    assert display_size(shape) == size
+
+
+def test_words_tell_range_threshold_and_empty_hypotheses():
+    masks = np.zeros((3, 10, 10), bool)
+    masks[0, :2, :2], masks[1, :3, :4] = True, True
+    text = texts.cards(masks, masks[0], 0.25, (0.5, 2.0))
+    for part in ("0.0 to 12.0 mm²", "over 3 hypotheses, median 4.0 mm²", "<b>4.0 mm²</b>", "at least 25%", "1 of 3"):
+        assert part in text
+    assert "0 to 12 px" in texts.cards(masks, masks[0], 0.25, None)
+    assert (
+        texts.caption(1, masks[1], None) == "2: 12 px, 12.0% of image"
+        and texts.caption(2, masks[2], None) == "3: empty"
+    )
+    assert "<script>" not in texts.problem("<script>") + texts.done(run(make_job(phantom_png(), 1)), "<script>", "")
+
+
+def test_examples_are_those_of_the_repository():
+    ours, theirs = FOLDER / "examples", FOLDER.parents[1] / "examples"
+    for path in theirs.iterdir():
+        if path.suffix in (".png", ".dcm"):
+            assert (ours / path.name).read_bytes() == path.read_bytes()
+
+
+def test_uploads_do_not_print_their_file():
+    assert "DICM" not in repr(Upload(np.zeros((1, 1, 1)), None, dicom()))
