@@ -1,0 +1,155 @@
+"""Publish, then load by id in a fresh process with an empty cache, by every route; the card on the Hub is ours."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from conftest import tiny_pipeline
+from hub_fixtures import MODEL, ROOT, TOKEN, folder, hub  # noqa: F401
+from huggingface_hub import ModelCard
+
+from medseglatdiff.hub import PIPELINE_SHIM, publish
+
+SEGMENT = """
+import sys
+import numpy as np, torch
+def masks(pipeline):
+    image = (np.arange(40 * 30).reshape(40, 30) % 251).astype(np.uint8)
+    return pipeline(image, generator=[torch.Generator().manual_seed(0)], num_masks=4).masks[0]
+"""
+ROUTES = """
+from diffusers import AutoModel, DiffusionPipeline
+repo, folder, out = sys.argv[1:4]
+import medseglatdiff
+from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffUNet, MedSegLatDiffVAE
+expected = masks(MedSegLatDiffPipeline.from_pretrained(folder))
+class_route = MedSegLatDiffPipeline.from_pretrained(repo)
+routes = {
+    "class": class_route,
+    "local files only": MedSegLatDiffPipeline.from_pretrained(repo, local_files_only=True),
+    "revision": MedSegLatDiffPipeline.from_pretrained(repo, revision=sys.argv[4]),
+    "shim": DiffusionPipeline.from_pretrained(repo, custom_pipeline=repo, trust_remote_code=True),
+    "parts": MedSegLatDiffPipeline(
+        image_encoder=MedSegLatDiffVAE.from_pretrained(repo, subfolder="image_encoder"),
+        mask_vae=AutoModel.from_pretrained(repo, subfolder="mask_vae"),
+        unet=AutoModel.from_pretrained(repo, subfolder="unet"),
+        scheduler=class_route.scheduler,
+        sample_size=32,
+    ),
+}
+routes["parts"].register_to_config(default_num_inference_steps=2)
+assert type(routes["parts"].mask_vae) is MedSegLatDiffVAE and type(routes["parts"].unet) is MedSegLatDiffUNet
+assert type(routes["shim"]).__name__ == "MedSegLatDiffPipeline"
+for route, pipeline in routes.items():
+    assert np.array_equal(masks(pipeline), expected), route
+half = MedSegLatDiffPipeline.from_pretrained(repo, variant="fp16", torch_dtype=torch.float16)
+assert half.unet.dtype == torch.float16
+assert (masks(half.to(torch.float32)) != expected).mean() < 0.05
+np.save(out, expected)
+"""
+OFFLINE = """
+from medseglatdiff import MedSegLatDiffPipeline
+assert np.array_equal(masks(MedSegLatDiffPipeline.from_pretrained(sys.argv[1])), np.load(sys.argv[2]))
+"""
+
+
+@pytest.fixture(scope="module")
+def published(hub, folder, tmp_path_factory):  # noqa: F811
+    hub.publish(tmp_path_factory.mktemp("home"), folder, "--repo-id", MODEL[1], "--message", "First light")
+    return hub
+
+
+def test_every_route_gives_the_folders_masks(published, folder, tmp_path):  # noqa: F811
+    sha = published.repos[MODEL].refs["main"]
+    out = tmp_path / "expected.npy"
+    published.python(SEGMENT + ROUTES, tmp_path / "home", MODEL[1], folder, out, sha)
+    published.python(
+        SEGMENT + OFFLINE, tmp_path / "home", MODEL[1], out, HF_HUB_OFFLINE="1", HF_ENDPOINT="http://x.invalid"
+    )
+    assert np.load(out).shape == (4, 40, 30) and 0 < np.load(out).mean() < 1
+
+
+def test_one_commit_holds_our_card_and_the_shim(published):
+    commits = published.repos[MODEL].commits
+    assert [title for _, title, _ in commits] == ["initial commit", "First light"]
+    files = published.files(*MODEL)
+    assert {"model_index.json", "README.md", "pipeline.py", "unet/diffusion_pytorch_model.fp16.safetensors"} <= set(
+        files
+    )
+    assert ".secret" not in files
+    assert files["pipeline.py"] == PIPELINE_SHIM.encode() == (ROOT / "pipelines" / "pipeline.py").read_bytes()
+    card = ModelCard(files["README.md"].decode())
+    assert card.data.library_name == "diffusers" and card.data.pipeline_tag == "image-segmentation"
+    assert f'from_pretrained("{MODEL[1]}")' in card.text and "Not a medical device" in card.text
+
+
+def test_snippet_runs_as_written(published, tmp_path):
+    (snippet,) = re.findall(r"```python\n(.+?)```", published.files(*MODEL)["README.md"].decode(), re.DOTALL)
+    done = published.python(snippet + "\nprint('SHAPE', masks.shape, consensus.shape)", tmp_path)
+    assert "SHAPE (3, 128, 128) (128, 128)" in done.stdout
+
+
+def test_publishing_again_replaces_everything(hub, folder, tmp_path):  # noqa: F811
+    """A branch of its own, and a folder with fewer files: nothing old stays; the main branch does not change."""
+    before = hub.repos.get(MODEL) and dict(hub.repos[MODEL].refs)
+    name = ("model", "tester/again")
+    hub.publish(tmp_path, folder, "--repo-id", name[1])
+    tiny_pipeline(threshold=0.25).save_pretrained(tmp_path / "new")
+    hub.publish(tmp_path, tmp_path / "new", "--repo-id", name[1])
+    files = hub.files(*name)
+    assert not [path for path in files if "fp16" in path]
+    assert json.loads(files["model_index.json"])["threshold"] == 0.25
+    hub.publish(tmp_path, folder, "--repo-id", name[1], "--revision", "half")
+    assert [path for path in hub.files(*name, "half") if "fp16" in path] and hub.files(*name) == files
+    assert (hub.repos.get(MODEL) and dict(hub.repos[MODEL].refs)) == before
+
+
+def test_dry_run_uploads_nothing(hub, folder, tmp_path):  # noqa: F811
+    requests = len(hub.log)
+    done = hub.publish(tmp_path, folder, "--repo-id", "tester/dry", "--dry-run")
+    assert len(hub.log) == requests
+    assert re.search(r"^ +\d[\d,]*  unet/diffusion_pytorch_model.safetensors$", done.stdout, re.MULTILINE)
+    assert "README.md" in done.stdout and ".secret" not in done.stdout
+    assert 'from_pretrained("tester/dry")' in (folder / "README.md").read_text("utf-8")
+
+
+def test_space_is_published_as_it_is(hub, tmp_path):  # noqa: F811
+    space = ROOT / "spaces" / "medseg_metrics"
+    hub.publish(tmp_path, "--space", "spaces/medseg_metrics", "--repo-id", "tester/medseg_metrics")
+    files = hub.files("space", "tester/medseg_metrics")
+    assert files == {path.name: path.read_bytes() for path in space.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["FOLDER"], "`--repo-id` must be given"),
+        (["no/such/folder", "--repo-id", "a/b"], "must be a model's and hold model_index.json"),
+        (["--space", "FOLDER", "--repo-id", "a/b", "--card-only"], "a Space has its own card"),
+    ],
+)
+def test_wrong_use_is_told_in_a_line(folder, arguments, message, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.syspath_prepend(str(ROOT / "training"))
+    import publish as command
+
+    with pytest.raises(SystemExit) as error:
+        command.main([str(folder) if argument == "FOLDER" else argument for argument in arguments])
+    assert message in str(error.value) + capsys.readouterr().err
+
+
+def test_a_missing_token_is_named(folder, monkeypatch, tmp_path):  # noqa: F811
+    import huggingface_hub.constants as constants
+
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    with pytest.raises(PermissionError, match="hf auth login"):
+        publish(folder, "tester/nodules")
+
+
+def test_the_token_was_used_but_is_in_no_file(published, folder):  # noqa: F811
+    assert f"Bearer {TOKEN}" in published.tokens
+    stored = [data for repo in published.repos.values() for _, _, files in repo.commits for data in files.values()]
+    stored += [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+    assert not any(TOKEN.encode() in data for data in stored)
