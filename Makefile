@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXAMPLES := $(wildcard examples/*.png)
 
-.PHONY: help demo test lint format
+.PHONY: help demo test lint format results
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -12,7 +12,7 @@ help:  ## list the targets
 	@echo "Setting up .venv: the package with all extras, in the versions of constraints.txt (a few minutes)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[train,evaluate,demo,dicom,hub]" --group dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[train,evaluate,demo,dicom,hub,pretrained]" --group dev
 	@touch $@
 
 demo: .venv/ready  ## several masks and a confidence map for the example images, as pictures in demo-output/
@@ -29,3 +29,6 @@ lint: .venv/ready  ## what CI checks before it tests
 format: .venv/ready  ## put the code in the format that lint checks
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+results: .venv/ready  ## the results in README.md, from the JSON files in pipelines/ and benchmarks/
+	$(BIN)/python benchmarks/readme_results.py

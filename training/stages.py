@@ -134,9 +134,11 @@ class ConditionalDenoiser(nn.Module):
     def forward(
         self, images: torch.Tensor, noisy_latents: torch.Tensor, timesteps: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The denoiser's prediction, `(B, C, h, w)`, and the head's logits, `(B, 1 + K, S, S)`."""
+        """The denoiser's prediction, `(B*n, C, h, w)` for `n` noise levels of each image, and the head's logits,
+        `(B, 1 + K, S, S)`."""
         condition = self.image_encoder.condition(images)  # [B, condition_channels, h, w]
-        prediction = self.unet(noisy_latents, timesteps, condition).sample  # [B, C, h, w]
+        repeated = condition.repeat_interleave(len(noisy_latents) // len(images), dim=0)  # [B*n, cond. channels, h, w]
+        prediction = self.unet(noisy_latents, timesteps, repeated).sample  # [B*n, C, h, w]
         return prediction, F.pixel_shuffle(self.head(condition), self.factor)
 
 
@@ -157,7 +159,8 @@ class DenoiserStage(Stage):
         super().__init__(config, train, validation)
         self.mask_vae, self.scheduler = mask_vae.eval().requires_grad_(False), scheduler
         image_encoder.requires_grad_(config.train_image_encoder)
-        image_encoder.decoder.requires_grad_(False)  # not used from here on
+        if isinstance(image_encoder, MedSegLatDiffVAE):
+            image_encoder.decoder.requires_grad_(False)  # not used from here on
         unet = MedSegLatDiffUNet(
             sample_size=config.sample_size // mask_vae.downsampling_factor,
             latent_channels=mask_vae.config.latent_channels,
@@ -171,18 +174,20 @@ class DenoiserStage(Stage):
         # 1. a random rater's mask of each image
         images, labels, generators = self.batch(positions)  # [B, C, S, S], [B, S, S]
         labels = labels.to(device)
-        # 2. its latent, noised to a random level
+        # 2. its latent, noised to random levels
+        count, levels = self.config.noise_levels, self.scheduler.config.num_train_timesteps
         with torch.no_grad():
             latents = self.mask_vae.encode(one_hot(labels, self.config.num_classes)).float()  # [B, C, h, w]
-        noise = randn_tensor(latents.shape, generator=generators, device=device, dtype=latents.dtype)  # [B, C, h, w]
-        levels = self.scheduler.config.num_train_timesteps
-        timesteps = torch.stack([torch.randint(levels, (), generator=g) for g in generators]).to(device)  # [B]
-        noisy_latents = self.scheduler.add_noise(latents, noise, timesteps)  # [B, C, h, w]
+        latents = latents.repeat_interleave(count, dim=0)  # [B*n, C, h, w]
+        shape, options = (count, *latents.shape[1:]), dict(device=device, dtype=latents.dtype)
+        noise = torch.cat([randn_tensor(shape, generator=g, **options) for g in generators])  # [B*n, C, h, w]
+        timesteps = torch.cat([torch.randint(levels, (count,), generator=g) for g in generators]).to(device)  # [B*n]
+        noisy_latents = self.scheduler.add_noise(latents, noise, timesteps)  # [B*n, C, h, w]
         # 3. predict and compare
         prediction, logits = module(images.to(device), noisy_latents, timesteps)
-        target = prediction_target(self.scheduler, latents, noise, timesteps)  # [B, C, h, w]
+        target = prediction_target(self.scheduler, latents, noise, timesteps)  # [B*n, C, h, w]
         gamma = self.config.min_snr_gamma
-        weights = None if gamma is None else min_snr_weights(self.scheduler, timesteps, gamma)  # [B]
+        weights = None if gamma is None else min_snr_weights(self.scheduler, timesteps, gamma)  # [B*n]
         auxiliary = weighted_cross_entropy(logits, labels, torch.ones(logits.shape[1], device=device))
         return diffusion_loss(prediction, target, weights) + self.config.auxiliary_weight * auxiliary
 

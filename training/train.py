@@ -11,7 +11,6 @@ loads.
 import dataclasses
 import json
 import math
-import shutil
 import time
 from pathlib import Path
 
@@ -23,13 +22,12 @@ from diffusers import DDIMScheduler
 from diffusers.training_utils import EMAModel
 from provenance import git_commit, hardware, versions
 from safetensors.torch import load_file, save_file
+from saving import checkpoints, save_atomically, save_checkpoint, write_json
 from stages import DenoiserStage, ImageAutoencoderStage, MaskAutoencoderStage, Stage
 from tqdm import tqdm
 
-from medseglatdiff import MedSegLatDiffVAE
+from medseglatdiff import MedSegLatDiffImageEncoder, MedSegLatDiffVAE
 from medseglatdiff.data import load_split, open_split
-
-KEPT_CHECKPOINTS = 2
 
 
 class Progress:
@@ -60,39 +58,6 @@ def learning_rate_factor(step: int, warmup_steps: int, total_steps: int) -> floa
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(total_steps - warmup_steps, 1)))
-
-
-def replace_folder(partial: Path, final: Path):
-    """Puts a finished folder in its place: whoever looks sees the old one or the new one, never half of one."""
-    old = final.with_name(final.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
-        final.rename(old)
-    partial.rename(final)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints of a stage, oldest first."""
-    return sorted(folder.glob("checkpoint-[0-9]*[0-9]"), key=lambda path: int(path.name.split("-")[1]))
-
-
-def write_json(path: Path, content: dict):
-    """Writes under a temporary name, then renames: a reader never finds half a file."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    partial.rename(path)
-
-
-def save_checkpoint(accelerator: Accelerator, folder: Path, step: int):
-    """Saves everything that resuming needs under a temporary name, renames it, and drops the oldest checkpoints."""
-    partial = folder / f"checkpoint-{step}.partial"
-    accelerator.save_state(str(partial))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        replace_folder(partial, folder / f"checkpoint-{step}")
-        for path in checkpoints(folder)[:-KEPT_CHECKPOINTS]:
-            shutil.rmtree(path)
 
 
 def validate(stage: Stage, accelerator: Accelerator) -> dict[str, float]:
@@ -205,15 +170,14 @@ def train_autoencoder(stage: Stage, config: Config, total_steps: int) -> MedSegL
     return stage.module
 
 
-def save_atomically(model: MedSegLatDiffVAE, folder: Path):
-    """`save_pretrained`, by the main process alone, under a temporary name that is then renamed."""
-    state = PartialState()
-    if state.is_main_process:
-        partial = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        model.save_pretrained(partial, max_shard_size="15MB")
-        replace_folder(partial, folder)
-    state.wait_for_everyone()
+def load_image_encoder(config: Config, factor: int) -> MedSegLatDiffVAE | MedSegLatDiffImageEncoder:
+    """The image autoencoder that was trained before, or ImageNet features where `config.image_encoder` is given."""
+    if config.image_encoder is None:
+        return MedSegLatDiffVAE.from_pretrained(Path(config.output_dir) / "image_vae" / "model")
+    options = {"in_channels": config.num_channels, "downsampling_factor": factor, **config.image_encoder}
+    encoder = MedSegLatDiffImageEncoder(**options)
+    encoder.load_imagenet_weights()
+    return encoder
 
 
 def save_pipeline(stage: DenoiserStage, config: Config):
@@ -244,7 +208,8 @@ def main(config: Config):
     # 1. data
     shape = (config.num_channels, config.sample_size, config.num_classes, config.stretch)
     train, validation = (
-        load_split(open_split(config.dataset, split, config.sample_size), *shape) for split in ("train", "validation")
+        load_split(open_split(config.dataset, split, config.sample_size, config.data_dir), *shape)
+        for split in ("train", "validation")
     )
     # 2. mask autoencoder
     set_seed(config.seed)
@@ -252,15 +217,15 @@ def main(config: Config):
         stage = MaskAutoencoderStage(config, train, validation)
         train_autoencoder(stage, config, config.mask_vae_steps)
     # 3. image autoencoder
-    if config.stage in ("image_vae", "all"):
+    if config.stage in ("image_vae", "all") and config.image_encoder is None:
         stage = ImageAutoencoderStage(config, train, validation)
         train_autoencoder(stage, config, config.image_vae_steps)
     # 4. denoiser and condition
     if config.stage in ("unet", "all"):
         mask_vae = MedSegLatDiffVAE.from_pretrained(output_dir / "mask_vae" / "model")
-        image_vae = MedSegLatDiffVAE.from_pretrained(output_dir / "image_vae" / "model")
+        encoder = load_image_encoder(config, mask_vae.downsampling_factor)
         scheduler = DDIMScheduler(**config.scheduler)
-        stage = DenoiserStage(config, train, validation, mask_vae.to(state.device), image_vae, scheduler)
+        stage = DenoiserStage(config, train, validation, mask_vae.to(state.device), encoder, scheduler)
         fit(stage, config, config.unet_steps, config.unet_learning_rate)
         save_pipeline(stage, config)
     if torch.distributed.is_initialized():

@@ -3,16 +3,24 @@
 from diffusers.pipelines.pipeline_loading_utils import ALL_IMPORTABLE_CLASSES, LOADABLE_CLASSES
 
 from .autoencoder import MedSegLatDiffVAE
+from .image_encoder import MedSegLatDiffImageEncoder
 from .pipeline import MedSegLatDiffPipeline, MedSegLatDiffPipelineOutput
 from .unet import MedSegLatDiffUNet
 
 __version__ = "0.1.0"
 
-__all__ = ["MedSegLatDiffPipeline", "MedSegLatDiffPipelineOutput", "MedSegLatDiffUNet", "MedSegLatDiffVAE"]
+__all__ = [
+    "MedSegLatDiffImageEncoder",
+    "MedSegLatDiffPipeline",
+    "MedSegLatDiffPipelineOutput",
+    "MedSegLatDiffUNet",
+    "MedSegLatDiffVAE",
+]
 
 # Registered with diffusers, model_index.json records ["medseglatdiff", "MedSegLatDiffUNet"] and not a module's path:
 # a checkpoint outlives the renaming of a file and loads by Hub id without `trust_remote_code`.
 LOADABLE_CLASSES["medseglatdiff"] = {
-    name: ["save_pretrained", "from_pretrained"] for name in ("MedSegLatDiffUNet", "MedSegLatDiffVAE")
+    name: ["save_pretrained", "from_pretrained"]
+    for name in ("MedSegLatDiffImageEncoder", "MedSegLatDiffUNet", "MedSegLatDiffVAE")
 }
 ALL_IMPORTABLE_CLASSES.update(LOADABLE_CLASSES["medseglatdiff"])

@@ -11,6 +11,7 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 from .autoencoder import MedSegLatDiffVAE
+from .image_encoder import MedSegLatDiffImageEncoder
 from .images import as_image_list, preprocess, resize_probabilities
 from .unet import MedSegLatDiffUNet
 
@@ -83,7 +84,7 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
 
     def __init__(
         self,
-        image_encoder: MedSegLatDiffVAE,
+        image_encoder: MedSegLatDiffVAE | MedSegLatDiffImageEncoder,
         mask_vae: MedSegLatDiffVAE,
         unet: MedSegLatDiffUNet,
         scheduler: SchedulerMixin,

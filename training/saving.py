@@ -1,0 +1,54 @@
+"""Files of a run: all are written under a temporary name and then renamed, so that a kill leaves nothing broken."""
+
+import json
+import shutil
+from pathlib import Path
+
+from accelerate import Accelerator, PartialState
+from diffusers import DiffusionPipeline, ModelMixin
+
+KEPT_CHECKPOINTS = 2
+
+
+def replace_folder(partial: Path, final: Path):
+    """Puts a finished folder in its place: whoever looks sees the old one or the new one, never half of one."""
+    old = final.with_name(final.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    partial.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_json(path: Path, content: dict):
+    """Writes under a temporary name, then renames: a reader never finds half a file."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    partial.rename(path)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints of a stage, oldest first."""
+    return sorted(folder.glob("checkpoint-[0-9]*[0-9]"), key=lambda path: int(path.name.split("-")[1]))
+
+
+def save_checkpoint(accelerator: Accelerator, folder: Path, step: int):
+    """Saves everything that resuming needs under a temporary name, renames it, and drops the oldest checkpoints."""
+    partial = folder / f"checkpoint-{step}.partial"
+    accelerator.save_state(str(partial))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        replace_folder(partial, folder / f"checkpoint-{step}")
+        for path in checkpoints(folder)[:-KEPT_CHECKPOINTS]:
+            shutil.rmtree(path)
+
+
+def save_atomically(model: ModelMixin | DiffusionPipeline, folder: Path):
+    """`save_pretrained`, by the main process alone, under a temporary name that is then renamed."""
+    state = PartialState()
+    if state.is_main_process:
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        model.save_pretrained(partial, max_shard_size="15MB")
+        replace_folder(partial, folder)
+    state.wait_for_everyone()
