@@ -23,7 +23,6 @@ from medseglatdiff.metrics import dice, iou
 
 ROOT = Path(__file__).resolve().parent.parent
 VARIANTS = {
-    "cross entropy, weight 1": ["--foreground-weight", "1"],
     "cross entropy, weight 2": ["--foreground-weight", "2"],
     "cross entropy, weight 50": ["--foreground-weight", "50"],
     "mean squared error": ["--mask-loss", "mse"],
