@@ -17,7 +17,6 @@ from diffusers import DDIMScheduler
 from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffUNet, MedSegLatDiffVAE
 from medseglatdiff.evaluation import (
     degenerate_samples,
-    measure_prediction,
     measure_row,
     measure_samples,
     noise_seed,
@@ -26,7 +25,6 @@ from medseglatdiff.evaluation import (
 )
 from medseglatdiff.metrics import diversity
 from medseglatdiff.phantom import phantom_rows
-from medseglatdiff.summary import summarize
 
 TRAINING = Path(__file__).parents[1] / "training"
 LIMIT = 11  # no multiple of the batch of 8, nor of two processes
@@ -100,7 +98,10 @@ def test_results_are_the_means_of_the_table(finished):
         assert block["metrics"]["hd95"]["num_images"] + block["metrics"]["hd95"]["num_infinite"] == LIMIT
     assert results["metrics"] == results["by_steps"]["3"]["metrics"]
     assert results["by_num_masks"]["4"]["ged"] == results["metrics"]["ged"]
-    assert results["versions"]["torch"] == torch.__version__ and results["masks_per_second"] > 0
+    assert results["versions"]["torch"] == torch.__version__ and len(results["git_commit"] or "0" * 40) == 40
+    assert min(results[name] for name in ("masks_per_second", "wall_seconds", "peak_memory_bytes")) > 0
+    assert results["command"].startswith("accelerate launch training/evaluate.py --pipeline ")
+    assert results["seed"] == 0 and len(results["data_fingerprint"]) == 16
 
 
 def test_degenerate_predictors_stand_beside_the_model(finished):
@@ -188,36 +189,6 @@ def test_zero_noise_gives_equal_hypotheses_and_same_noise_equal_images(pipeline)
     assert (first != second).any()
 
 
-def perfect_row(image_id: str, area: int, raters: int = 2) -> dict:
-    mask = np.zeros((16, 16), bool)
-    mask.flat[:area] = True
-    copies = np.repeat(mask[None], raters, axis=0)
-    row = measure_prediction(copies, mask.astype(np.float32), np.zeros((16, 16)), mask, copies)
-    return row | {"image_id": image_id, "group_id": image_id, "reference_area": area, "content": image_id}
-
-
-def test_a_perfect_model_gets_perfect_results():
-    results = summarize([perfect_row(f"{area}", area) for area in (4, 30, 100, 200)], num_masks=2)
-    best = {"dice": 1, "iou_pooled": 1, "ged": 0, "hm_iou": 1, "hd95": 0, "nsd": 1, "ece": 0, "aurc": 0, "missed": 0}
-    for name, value in best.items():
-        entry = results["metrics"][name]
-        assert (entry["value"], entry["low"], entry["high"]) == (value,) * 3, name
-    assert {label: values["dice"]["num_images"] for label, values in results["strata"].items()} == {
-        "<=16": 1, "<=64": 2, "<=256": 4,
-    }  # fmt: skip
-
-
-def test_one_rater_has_no_distribution():
-    results = summarize([perfect_row("a", 9, raters=1)], num_masks=1)
-    assert "ged" not in results["metrics"] and results["metrics"]["thresholded_jaccard"]["value"] == 1
-
-
-def test_order_of_rows_does_not_matter():
-    rows = [perfect_row(str(area), area) for area in (3, 50, 90)]
-    rows[0]["dice"], rows[0]["uncertainty"] = 0.2, 0.5
-    assert summarize(rows, 2) == summarize(rows[::-1], 2)
-
-
 def test_random_rater_follows_its_closed_form():
     raters = np.stack([np.asarray(mask) > 127 for mask in next(iter(phantom_rows(1)))["masks"]])
     draws = [degenerate_samples("random_rater", raters, 4, seed) for seed in range(300)]
@@ -230,6 +201,14 @@ def test_bad_rows_are_named():
     row = next(iter(phantom_rows(1, size=32)))
     with pytest.raises(ValueError, match="Row 'phantom-0-00000': `masks` must hold at least one rater"):
         measure_row(row | {"masks": []}, 4, 0, None)
+    bad = {
+        r"`masks` must hold 0 and 255, but held \[1\]": [PIL.Image.new("L", (32, 32), 1)],
+        "same shape": [row["masks"][0], PIL.Image.new("L", (32, 31))],
+        "3 dimensions": [PIL.Image.new("RGB", (32, 32))] * 2,
+    }
+    for message, masks in bad.items():
+        with pytest.raises(ValueError, match=f"Row 'phantom-0-00000': .*{message}"):
+            measure_row(row | {"masks": masks}, 4, 0, None)
     raters = read_raters(row)
     wrong = (raters[:, 1:], raters[0], raters[0], raters[0])
     with pytest.raises(ValueError, match="Row 'phantom-0-00000'"):
@@ -239,8 +218,29 @@ def test_bad_rows_are_named():
         measure_row(row, 4, 0, nan)
 
 
-@pytest.mark.parametrize("option", ["--num-masks", "--limit"])
-def test_counts_below_one_are_refused(evaluate, option, capsys):
+BAD_OPTIONS = {
+    "--num-masks 0": "`--num-masks` must be at least 1, but was 0",
+    "--limit 0": "`--limit` must be at least 1, but was 0",
+    "--steps 4 -1": "`--steps` must be at least 1, but was -1",
+    "--scheduler Euler": "`--scheduler` must be a class of diffusers, but was Euler",
+}
+
+
+@pytest.mark.parametrize("words", BAD_OPTIONS)
+def test_bad_options_are_refused(evaluate, words, capsys):
     with pytest.raises(SystemExit):
-        evaluate.parse_arguments(["--dataset", "phantom", option, "0"])
-    assert f"`{option}` must be at least 1, but was 0" in capsys.readouterr().err
+        evaluate.parse_arguments(["--dataset", "phantom", *words.split()])
+    assert BAD_OPTIONS[words] in capsys.readouterr().err
+
+
+def test_scheduler_noise_and_own_steps_of_the_checkpoint(evaluate, pipeline_folder, tmp_path, capsys):
+    results = {}
+    for noise in ("zero", "same"):
+        out = tmp_path / noise / "results.json"
+        options = ["--scheduler", "DPMSolverMultistepScheduler", "--noise", noise, "--limit", "3"]
+        evaluate.main(command_line(pipeline_folder, out, *options))
+        results[noise] = json.loads(out.read_text())
+        assert results[noise]["scheduler"] == "DPMSolverMultistepScheduler" and results[noise]["noise"] == noise
+        assert results[noise]["num_inference_steps"] == 10 and "by_steps" not in results[noise]
+    assert results["zero"]["metrics"]["diversity"]["value"] == 0 < results["same"]["metrics"]["diversity"]["value"]
+    assert "ged_unbiased" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """Overlap, distributions and matching against loops, MONAI, scikit-learn, closed forms and properties."""
 
+import tracemalloc
 from itertools import permutations, product
 
 import numpy as np
@@ -12,6 +13,7 @@ from monai.metrics import DiceMetric, MeanIoU
 from sklearn.metrics import f1_score, jaccard_score
 
 from medseglatdiff import metrics
+from medseglatdiff.bootstrap import bootstrap_interval
 
 
 def masks(most: int = 5) -> st.SearchStrategy:
@@ -181,21 +183,26 @@ def test_bootstrap_resamples_whole_groups():
     rng = np.random.default_rng(0)
     effects = rng.normal(size=200)
     values, groups = np.repeat(effects, 5), np.repeat(np.arange(200), 5)  # five equal rows per patient
-    low, high = metrics.bootstrap_interval(values, groups)
+    low, high = bootstrap_interval(values, groups)
     assert (high - low) / 2 == pytest.approx(1.96 * effects.std() / np.sqrt(200), rel=0.1)
-    narrow = metrics.bootstrap_interval(values, np.arange(1000))
+    narrow = bootstrap_interval(values, np.arange(1000))
     assert (narrow[1] - narrow[0]) * np.sqrt(5) == pytest.approx(high - low, rel=0.1)
-    assert metrics.bootstrap_interval(values, groups) == (low, high)  # the same every time
+    assert bootstrap_interval(values, groups) == (low, high)  # the same every time
 
 
 def test_bootstrap_of_a_ratio_is_exact_for_a_constant_ratio():
     weights = np.arange(1.0, 9)
-    assert metrics.bootstrap_interval(3 * weights, list("aabbccdd"), weights) == pytest.approx((3, 3))
+    assert bootstrap_interval(3 * weights, list("aabbccdd"), weights) == pytest.approx((3, 3))
 
 
 def test_hundred_samples_of_128_pixels():
     samples, raters = random_masks(12, 100, size=128), random_masks(13, 4, size=128)
     assert metrics.pairwise_iou(samples, raters)[37, 2] == pytest.approx(loop_iou(samples[37], raters[2]))
+    tracemalloc.start()
+    assert metrics.generalized_energy_distance(samples, raters) > 0 and metrics.hm_iou(samples, raters) > 0
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6  # a loop over pairs held as arrays would take 100 * 100 * 128 * 128 bytes
 
 
 BAD = {
@@ -224,4 +231,4 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="`masks` must hold at least two masks, but held 1"):
         metrics.generalized_energy_distance(mask[None], mask[None], unbiased=True)
     with pytest.raises(ValueError, match="`values` must be as many as `groups`, 2, but were 3"):
-        metrics.bootstrap_interval(np.ones(3), ["a", "b"])
+        bootstrap_interval(np.ones(3), ["a", "b"])

@@ -1,26 +1,24 @@
 """Measures a pipeline over a split and writes results.json, a table of all images and plots beside it.
 
     accelerate launch training/evaluate.py --pipeline DIR --dataset data/lidc-idri --split test --num-masks 16 \\
-        --steps 10 --out results.json
+        --out results.json
 
 The numbers depend on the rows, `--num-masks`, `--steps` and `--seed` alone: each image's noise is seeded by its id, so
-several processes give what one gives. Finished images are kept in `results.parts/` until the results are written, so
-the same command carries on after an interruption. Without `--pipeline` only the degenerate predictors are measured.
-The last value of `--steps` is the headline; all of them stand in `by_steps`. The form of results.json is described in
-medseglatdiff/summary.py.
+several processes, which share the processor's cores, give what one gives. Finished images are kept in `results.parts/`
+until the results are written, so the same command carries on after an interruption. Without `--pipeline` only the
+degenerate predictors are measured. Of several `--steps` the last is the headline; all of them stand in `by_steps`. The
+form of results.json is described in medseglatdiff/summary.py.
 """
 
 import argparse
 import hashlib
 import json
 import os
-import platform
 import resource
+import shlex
 import shutil
-import subprocess
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import diffusers
@@ -29,6 +27,7 @@ import pandas
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from provenance import git_commit, hardware, versions
 from tqdm import tqdm
 
 from medseglatdiff import MedSegLatDiffPipeline
@@ -46,16 +45,19 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dataset", required=True, help='folder, Hub id, or "phantom"')
     parser.add_argument("--split", default="test")
     parser.add_argument("--num-masks", type=int, default=16, help="hypotheses per image")
-    parser.add_argument("--steps", type=int, nargs="+", default=[10], help="denoising steps, one or several values")
+    parser.add_argument("--steps", type=int, nargs="+", help="denoising steps, one or several (the checkpoint's own)")
     parser.add_argument("--limit", type=int, help="measure a random choice of so many images")
     parser.add_argument("--seed", type=int, default=0, help="of the noise and of the choice of images")
     parser.add_argument("--scheduler", help="class of diffusers, such as DDIMScheduler, in place of the checkpoint's")
     parser.add_argument("--noise", choices=("fresh", "same", "zero"), default="fresh", help="initial noise per image")
     parser.add_argument("--out", type=Path, default=Path("results.json"))
     options = parser.parse_args(arguments)
-    for name in ("num_masks", "limit"):
-        if getattr(options, name) is not None and getattr(options, name) < 1:
-            parser.error(f"`--{name.replace('_', '-')}` must be at least 1, but was {getattr(options, name)}.")
+    for name, counts in {"num-masks": [options.num_masks], "limit": [options.limit], "steps": options.steps}.items():
+        for count in counts or []:
+            if count is not None and count < 1:
+                parser.error(f"`--{name}` must be at least 1, but was {count}.")
+    if options.scheduler and not hasattr(diffusers, options.scheduler):
+        parser.error(f"`--scheduler` must be a class of diffusers, but was {options.scheduler}.")
     return options
 
 
@@ -133,33 +135,42 @@ def parts_folder(options: argparse.Namespace, steps: int) -> Path:
 
 
 def circumstances(accelerator: Accelerator) -> dict:
-    """Device, processes, peak memory, versions and git commit."""
-    if torch.cuda.is_available():
-        device, peak = torch.cuda.get_device_name(), torch.cuda.max_memory_allocated()
-    else:
-        device = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
-    packages = ("medseglatdiff", "torch", "diffusers", "numpy", "scipy", "accelerate")
+    """Device, processes, peak memory (of the GPU, or of this process), versions and git commit."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {
-        "device": device,
+        "device": hardware(),
         "num_processes": accelerator.num_processes,
-        "peak_memory_bytes": int(peak),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
-        "git_commit": git.stdout.strip() or None,
+        "peak_memory_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak,
+        "versions": versions(),
+        "git_commit": git_commit(),
     }
+
+
+def print_results(results: dict):
+    """The headline metrics with their intervals, and a line for each number of steps."""
+    for name, entry in results["metrics"].items():
+        if entry["value"] is not None:
+            print(f"{name:24} {entry['value']:8.4f}  [{entry['low']:.4f}, {entry['high']:.4f}]")
+    for steps, block in results.get("by_steps", {}).items():
+        values = {
+            name: block["metrics"][name]["value"] for name in ("dice", "ged", "hm_iou") if name in block["metrics"]
+        }
+        speed = f"{block['masks_per_second']:8.1f} masks/s" if "masks_per_second" in block else ""
+        print(f"{steps:>4} steps ", *(f"{name} {value:.4f} " for name, value in values.items()), speed)
 
 
 def main(arguments: list[str] | None = None):
     options = parse_arguments(arguments)
     accelerator = Accelerator()
+    torch.set_num_threads(max(1, os.cpu_count() // accelerator.num_processes))  # `accelerate launch` leaves one thread
     # 1. rows and model
     pipeline = load_pipeline(options, accelerator)
+    steps_list = (options.steps or [pipeline.config.default_num_inference_steps]) if pipeline else [0]
     rows = open_split(options.dataset, options.split)
     chosen = np.random.default_rng(options.seed).permutation(len(rows))[: options.limit]
     # 2. measure each number of steps
     by_steps, tables = {}, []
-    for steps in options.steps if pipeline else [0]:
+    for steps in steps_list:
         folder = parts_folder(options, steps)
         spent = measure(pipeline, rows, np.sort(chosen), steps, folder, options, accelerator)
         if not accelerator.is_main_process:
@@ -173,9 +184,11 @@ def main(arguments: list[str] | None = None):
     if not accelerator.is_main_process:
         return
     # 3. write the table, the results, the plots
-    results = {name: getattr(options, name) for name in ("pipeline", "dataset", "split", "limit")}
+    words = sys.argv[1:] if arguments is None else arguments
+    results = {"command": f"accelerate launch training/evaluate.py {shlex.join(words)}"}
+    results |= {name: getattr(options, name) for name in ("pipeline", "dataset", "split", "limit")}
     if pipeline:
-        results["num_inference_steps"] = options.steps[-1]
+        results["num_inference_steps"] = steps_list[-1]
         results["scheduler"] = type(pipeline.scheduler).__name__
     results |= list(by_steps.values())[-1] | circumstances(accelerator)
     if len(by_steps) > 1:
@@ -187,9 +200,7 @@ def main(arguments: list[str] | None = None):
 
         save_plots(results, pandas.concat(tables), options.out.parent)
     shutil.rmtree(options.out.with_suffix(".parts"))
-    for name, entry in results["metrics"].items():
-        if entry["value"] is not None:
-            print(f"{name:24} {entry['value']:8.4f}  [{entry['low']:.4f}, {entry['high']:.4f}]")
+    print_results(results)
 
 
 if __name__ == "__main__":

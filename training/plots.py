@@ -12,75 +12,81 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas
 
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#666666"
-WIDTH, HEIGHT = 5.0, 4.0  # inches, at 150 dots each
+BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#666666"
+WIDTH, HEIGHT = 5.2, 4.4  # inches, at 150 dots each
+
+
+def new_figure(panels: int = 1) -> tuple[plt.Figure, np.ndarray]:
+    """A figure with so many panels beside each other, and their axes."""
+    figure, axes = plt.subplots(1, panels, figsize=(WIDTH * panels**0.7, HEIGHT), layout="constrained", squeeze=False)
+    for panel in axes[0]:
+        panel.grid(alpha=0.25)
+        panel.set_axisbelow(True)
+    return figure, axes[0]
 
 
 def save_figure(figure: plt.Figure, path: Path):
     """Writes under a temporary name first, so that no half a picture is left."""
     partial = path.with_name(f".{path.name}")
-    figure.savefig(partial, dpi=150, bbox_inches="tight", format="png")
+    figure.savefig(partial, dpi=150, format="png")
     plt.close(figure)
     partial.replace(path)
 
 
 def plot_reliability(results: dict) -> plt.Figure:
     """How often readers marked a pixel, against the confidence that the model gave it."""
-    figure, axes = plt.subplots(figsize=(WIDTH, HEIGHT))
+    figure, (axes,) = new_figure()
     curve, error = results["curves"]["reliability"], results["metrics"]["ece"]["value"]
     axes.plot([0, 1], [0, 1], "--", color=GREY, label="perfectly calibrated")
-    axes.plot(curve["confidence"], curve["frequency"], "o-", color=BLUE, label=f"model (ECE {error:.4f})")
-    axes.set(xlabel="confidence", ylabel="share of readers who marked the pixel", title="Reliability", aspect="equal")
-    axes.legend()
+    label = f"model, gap {error:.3f} on average over all pixels (ECE)"
+    axes.plot(curve["confidence"], curve["frequency"], "o-", color=BLUE, label=label)
+    axes.set(xlabel="confidence of the model", ylabel="share of readers who marked the pixel", aspect="equal")
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), title="Does confidence mean what it says?")
+    figure.legend(loc="outside lower center")
     return figure
 
 
 def plot_risk_coverage(results: dict) -> plt.Figure:
     """The error of the images that are kept when the most uncertain ones are set aside."""
-    figure, axes = plt.subplots(figsize=(WIDTH, HEIGHT))
+    figure, (axes,) = new_figure()
     curve, area = results["curves"]["risk_coverage"], results["metrics"]["aurc"]["value"]
-    axes.plot(curve["coverage"], curve["risk"], "-", color=BLUE, label=f"least uncertain first (area {area:.3f})")
-    axes.axhline(curve["risk"][-1], ls="--", color=GREY, label="any order, on average")
-    axes.set(xlabel="share of images kept", ylabel="mean 1 - Dice of the kept images", title="Risk and coverage")
-    axes.set_xlim(0, 1)
-    axes.legend()
+    label = f"kept: the least uncertain images (mean of the curve {area:.3f})"
+    axes.plot(curve["coverage"], curve["risk"], "-", color=BLUE, label=label)
+    axes.axhline(curve["risk"][-1], ls="--", color=GREY, label=f"all images ({curve['risk'][-1]:.3f})")
+    axes.set(xlabel="share of images kept", ylabel="mean error of the kept images (1 - Dice)")
+    axes.set(xlim=(0, 1), ylim=(0, None), title="Does uncertainty find the errors?")
+    figure.legend(loc="outside lower center")
     return figure
 
 
 def plot_quality(series: dict[str, dict], xlabel: str) -> plt.Figure:
-    """GED and Dice with their intervals against a count: `series` maps the count to its metrics."""
-    figure, axes = plt.subplots(figsize=(WIDTH, HEIGHT))
-    styles = (
-        ("dice", "Dice of the consensus (higher is better)", "s--", ORANGE),
-        ("ged", "GED (lower is better)", "o-", BLUE),
-    )
-    for name, label, style, colour in styles:
+    """Dice and GED with their intervals, each in its own panel, against a count that `series` maps to metrics."""
+    titles = {"dice": "Dice of the consensus (higher is better)", "ged": "GED (lower is better)"}
+    titles = {name: title for name, title in titles.items() if any(name in metrics for metrics in series.values())}
+    figure, panels = new_figure(len(titles))
+    for axes, (name, title) in zip(panels, titles.items(), strict=True):
         counts = sorted(int(count) for count, metrics in series.items() if name in metrics)
         entries = [series[str(count)][name] for count in counts]
-        if entries:
-            axes.plot(counts, [entry["value"] for entry in entries], style, color=colour, label=label)
-            low, high = [entry["low"] for entry in entries], [entry["high"] for entry in entries]
-            axes.fill_between(counts, low, high, color=colour, alpha=0.15)
-    axes.set(xlabel=xlabel, ylabel="mean over images, 95 % interval", title=f"Quality against {xlabel}", xscale="log")
-    ticks = sorted(int(count) for count in series)
-    axes.set_xticks(ticks, [str(tick) for tick in ticks])
-    axes.minorticks_off()
-    axes.legend()
+        axes.plot(counts, [entry["value"] for entry in entries], "o-", color=BLUE)
+        low, high = [entry["low"] for entry in entries], [entry["high"] for entry in entries]
+        axes.fill_between(counts, low, high, color=BLUE, alpha=0.15)
+        axes.set(title=title, xlabel=xlabel, ylabel="mean over images, with 95 % interval", xscale="log")
+        axes.set_xticks(counts, [str(count) for count in counts])
+        axes.minorticks_off()
     return figure
 
 
 def plot_size(table: pandas.DataFrame) -> plt.Figure:
     """Dice of the consensus against the size of the lesion: every image, and the mean per doubling of the area."""
-    figure, axes = plt.subplots(figsize=(WIDTH, HEIGHT))
+    figure, (axes,) = new_figure()
     seen = table[table["reference_area"] > 0]
-    axes.scatter(seen["reference_area"], seen["dice"], s=8, color=BLUE, alpha=0.3, label="one image")
+    axes.scatter(seen["reference_area"], seen["dice"], s=10, color=BLUE, alpha=0.35, lw=0, label="one image")
     means = seen.groupby(np.floor(np.log2(seen["reference_area"])))["dice"].mean()
-    axes.plot(2 ** (means.index + 0.5), means, "s-", color=ORANGE, label="mean per doubling of the area")
-    axes.set(
-        xlabel="area of the majority's mask [pixels]", ylabel="Dice of the consensus", xscale="log", ylim=(-0.03, 1.03)
-    )
-    axes.set_title("Quality against lesion size")
-    axes.legend(loc="lower right")
+    axes.plot(2 ** (means.index + 0.5), means, "s--", color=ORANGE, label="mean per doubling of the area")
+    axes.set(xlabel="area that the majority of readers marked [pixels]", ylabel="Dice of the consensus", xscale="log")
+    axes.set(ylim=(-0.03, 1.03), title="Quality against lesion size")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 

@@ -22,10 +22,13 @@ def noise_seed(image_id: str, seed: int) -> int:
 
 
 def read_raters(row: dict) -> np.ndarray:
-    """The masks of a row as bool `(R, H, W)`."""
+    """The masks of a row, images of 0 and 255 of one size, as bool `(R, H, W)`."""
     if not row["masks"]:
         raise ValueError("`masks` must hold at least one rater, but was empty.")
-    return np.stack([np.asarray(mask) > 127 for mask in row["masks"]])
+    masks = np.stack([np.asarray(mask) for mask in row["masks"]])  # [R, H, W]
+    if not ((masks == 0) | (masks == 255)).all():
+        raise ValueError(f"`masks` must hold 0 and 255, but held {np.unique(masks)[:5].tolist()}.")
+    return metrics.as_masks(masks == 255, "masks")
 
 
 def degenerate_samples(predictor: str, raters: np.ndarray, num_masks: int, seed: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Metrics of one mask and of several: overlap, distance between distributions of masks, matching, intervals.
+"""Metrics of one mask and of several: overlap, distance between distributions of masks, matching.
 
 Masks are boolean arrays, or hold only 0 and 1. `samples` are `(M, H, W)`, `raters` `(R, H, W)`, both with at least one
 mask. Two empty masks agree perfectly (Dice = IoU = 1); an empty and a non-empty one not at all (0). Every function
@@ -58,7 +58,11 @@ def pairwise_iou(samples: np.ndarray, raters: np.ndarray) -> np.ndarray:
 
 
 def pairwise_dice(samples: np.ndarray, raters: np.ndarray) -> np.ndarray:
-    """Dice of every sample with every rater, `(M, R)`: a monotone function of IoU, 2 IoU / (1 + IoU)."""
+    """Dice of every sample with every rater, `(M, R)`: a monotone function of IoU, 2 IoU / (1 + IoU).
+
+    >>> pairwise_dice(np.array([[[1, 1, 0]]]), np.array([[[0, 1, 1]], [[0, 0, 0]]])).tolist()
+    [[0.5, 0.0]]
+    """
     overlap = pairwise_iou(samples, raters)
     return 2 * overlap / (1 + overlap)
 
@@ -109,7 +113,11 @@ def pooled_dice(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
 
 
 def pooled_iou(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
-    """IoU over the pixels of all images together (micro average): Dice / (2 - Dice) of `pooled_dice`."""
+    """IoU over the pixels of all images together (micro average): Dice / (2 - Dice) of `pooled_dice`.
+
+    >>> pooled_iou([(np.array([[1, 0]]), np.array([[1, 1]])), (np.array([[1, 1]]), np.array([[1, 1]]))])
+    0.75
+    """
     pooled = pooled_dice(pairs)
     return pooled / (2 - pooled)
 
@@ -173,10 +181,11 @@ def _matched(scores: np.ndarray, balanced: bool) -> float:
 
 
 def hm_iou(samples: np.ndarray, raters: np.ndarray, balanced: bool = True) -> float:
-    """IoU under the best matching of samples and raters, in [0, 1]; 1 only for a perfect matching (Kuhn 1955).
+    """IoU under the best matching of samples and raters, in [0, 1]; 1 only for a perfect matching.
 
-    Balanced: both are replicated to lcm(M, R), so each counts equally. Not balanced: each rater gets a sample of their
-    own and the other samples go free, which grows with M; never compare the two.
+    Source: Kohl et al. 2019, with the algorithm of Kuhn 1955. Balanced: both are replicated to lcm(M, R), so each
+    counts equally. Not balanced: each rater gets a sample of their own and the other samples go free, which grows
+    with M; never compare the two.
 
     >>> a, b = np.array([[1, 0]]), np.array([[0, 1]])
     >>> hm_iou(np.stack([a, a]), np.stack([a, b])), hm_iou(np.stack([a, a, b]), np.stack([a, b]), balanced=False)
@@ -186,7 +195,7 @@ def hm_iou(samples: np.ndarray, raters: np.ndarray, balanced: bool = True) -> fl
 
 
 def dice_match(samples: np.ndarray, raters: np.ndarray) -> float:
-    """Dice under the best balanced matching of samples and raters, in [0, 1]; see `hm_iou`.
+    """Dice under the best balanced matching of samples and raters, in [0, 1] (Wu et al. 2024); see `hm_iou`.
 
     >>> dice_match(np.array([[[1, 1, 0]]]), np.array([[[1, 1, 0]], [[0, 1, 1]]]))
     0.75
@@ -195,7 +204,7 @@ def dice_match(samples: np.ndarray, raters: np.ndarray) -> float:
 
 
 def d_max(samples: np.ndarray, raters: np.ndarray) -> float:
-    """Mean over raters of the best Dice among the samples (Rahman et al. 2023); grows with the number of samples.
+    """Mean over raters of the best Dice among the samples, in [0, 1] (Rahman et al. 2023); grows with their number.
 
     >>> d_max(np.array([[[1, 0]], [[1, 1]]]), np.array([[[1, 1]], [[0, 0]]]))
     0.5
@@ -204,7 +213,7 @@ def d_max(samples: np.ndarray, raters: np.ndarray) -> float:
 
 
 def soft_dice(samples: np.ndarray, raters: np.ndarray) -> float:
-    """Dice of the two mean masks, each cut at > .1, .3, .5, .7 and .9, averaged (Ji et al. 2021).
+    """Dice of the two mean masks, each cut at > .1, .3, .5, .7 and .9, averaged, in [0, 1] (Ji et al. 2021).
 
     >>> soft_dice(np.array([[[1, 1]], [[1, 0]]]), np.array([[[1, 1]]])).__round__(4)  # 1, 1, 2/3, 2/3, 2/3
     0.8
@@ -231,32 +240,3 @@ def normalized_cross_correlation(samples: np.ndarray, raters: np.ndarray) -> flo
     maps = [error for error in errors if np.ptp(error) > 0 and np.ptp(uncertainty) > 0]
     scores = [np.corrcoef(uncertainty.ravel(), error.ravel())[0, 1] for error in maps]
     return float(np.mean(scores)) if scores else float("nan")
-
-
-def bootstrap_counts(groups: Iterable[str], num_resamples: int = 1000, seed: int = 0) -> np.ndarray:
-    """How often each row occurs in each resample, `(num_resamples, N)`, when whole groups (patients) are redrawn."""
-    _, members = np.unique(np.asarray(list(groups)), return_inverse=True)  # [N]
-    if len(members) == 0:
-        raise ValueError("`groups` must hold at least one group, but was empty.")
-    num_groups = members.max() + 1
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(num_groups, np.full(num_groups, 1 / num_groups), size=num_resamples)[:, members]  # [B, N]
-
-
-def bootstrap_interval(
-    values: np.ndarray, groups: Iterable[str], weights: np.ndarray | None = None, seed: int = 0
-) -> tuple[float, float]:
-    """95 % percentile interval of sum(values) / sum(weights) over resampled groups (Efron 1979).
-
-    Without `weights`, `(N,)`, it is the interval of the mean of `values`, `(N,)`.
-
-    >>> bootstrap_interval(np.array([0.0, 0.0, 1.0, 1.0]), ["a", "a", "b", "b"])
-    (0.0, 1.0)
-    """
-    values, counts = np.asarray(values, float), bootstrap_counts(groups, seed=seed)  # [N], [B, N]
-    weights = np.ones_like(values) if weights is None else np.asarray(weights, float)  # [N]
-    if not len(values) == len(weights) == counts.shape[1]:
-        raise ValueError(f"`values` must be as many as `groups`, {counts.shape[1]}, but were {len(values)}.")
-    sums, totals = counts @ values, counts @ weights  # [B], [B]
-    low, high = np.percentile(sums[totals > 0] / totals[totals > 0], (2.5, 97.5))
-    return float(low), float(high)

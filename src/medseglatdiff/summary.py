@@ -18,7 +18,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from . import calibration, metrics
+from . import calibration
+from .bootstrap import bootstrap_counts, bootstrap_interval
 from .evaluation import PREDICTORS, fewer_masks
 
 STRATA = (16, 64, 256)
@@ -74,14 +75,14 @@ def entry(rows: Sequence[dict], name: str, weights: str | None = None) -> dict:
     totals = [row[weights] if weights else 1.0 for row in finite]
     if sum(totals) > 0:
         values, groups = np.array([row[name] for row in finite], float), [row["group_id"] for row in finite]
-        low, high = metrics.bootstrap_interval(values, groups, np.array(totals))
+        low, high = bootstrap_interval(values, groups, np.array(totals))
         result |= {"value": float(values.sum() / sum(totals)), "low": low, "high": high}
     return result
 
 
 def resampled_entry(rows: Sequence[dict], statistic, averaging: str = "pooled") -> dict:
     """An entry whose value is `statistic(counts)`, where `counts`, `(N,)`, says how often each row occurs."""
-    counts = metrics.bootstrap_counts([row["group_id"] for row in rows])  # [B, N]
+    counts = bootstrap_counts([row["group_id"] for row in rows])  # [B, N]
     low, high = np.nanpercentile([statistic(count) for count in counts], (2.5, 97.5))
     value = statistic(np.ones(len(rows), int))
     result = {"value": value, "low": float(low), "high": float(high), "averaging": averaging}

@@ -1,0 +1,74 @@
+"""Results of many images: means, pooled values, strata and curves against values worked out by hand."""
+
+import numpy as np
+import pytest
+
+from medseglatdiff.evaluation import measure_prediction
+from medseglatdiff.metrics import diversity
+from medseglatdiff.summary import summarize
+
+
+def perfect_row(image_id: str, area: int, raters: int = 2) -> dict:
+    mask = np.zeros((16, 16), bool)
+    mask.flat[:area] = True
+    copies = np.repeat(mask[None], raters, axis=0)
+    row = measure_prediction(copies, mask.astype(np.float32), np.zeros((16, 16)), mask, copies)
+    return row | {"image_id": image_id, "group_id": image_id, "reference_area": area, "content": image_id}
+
+
+def test_a_perfect_model_gets_perfect_results():
+    results = summarize([perfect_row(f"{area}", area) for area in (4, 30, 100, 200)], num_masks=2)
+    best = {"dice": 1, "iou_pooled": 1, "ged": 0, "hm_iou": 1, "hd95": 0, "nsd": 1, "ece": 0, "aurc": 0, "missed": 0}
+    for name, value in best.items():
+        entry = results["metrics"][name]
+        assert (entry["value"], entry["low"], entry["high"]) == (value,) * 3, name
+    assert {label: values["dice"]["num_images"] for label, values in results["strata"].items()} == {
+        "<=16": 1, "<=64": 2, "<=256": 4,
+    }  # fmt: skip
+
+
+def shifted_row(image_id: str, area: int, found: int, uncertainty: float) -> dict:
+    """A reference of `area` pixels of which the consensus holds the first `found`, and which a third rater halves."""
+    raters = np.zeros((3, 16, 16), bool)
+    raters.reshape(3, -1)[:, :area] = True
+    raters[2].flat[: area // 2] = False
+    consensus = np.zeros((16, 16), bool)
+    consensus.flat[:found] = True
+    samples = np.stack([consensus, consensus, np.zeros_like(consensus)])
+    uncertainties = np.full((16, 16), uncertainty)
+    row = measure_prediction(samples, samples.mean(axis=0), uncertainties, consensus, raters)
+    return row | {
+        "image_id": image_id,
+        "group_id": image_id[0],
+        "reference_area": area,
+        "content": image_id,
+        "raters_diversity": diversity(raters),
+    }
+
+
+def test_strata_ratios_and_infinite_distances_by_hand():
+    rows = [shifted_row("a1", 8, 0, 0.1), shifted_row("a2", 16, 8, 0.3), shifted_row("b1", 100, 100, 0.2)]
+    results = summarize(rows, num_masks=3)
+    small, all_ = results["strata"]["<=16"], results["metrics"]
+    assert small["missed"]["value"] == 0.5 and all_["missed"]["value"] == pytest.approx(1 / 3)
+    assert small["dice"]["value"] == pytest.approx((0 + 2 / 3) / 2)
+    assert all_["dice_pooled"]["value"] == pytest.approx(2 * 108 / (8 + 16 + 100 + 108))
+    assert all_["iou_pooled"]["value"] == pytest.approx(108 / 124)
+    assert (all_["hd95"]["num_images"], all_["hd95"]["num_infinite"]) == (2, 1)
+    ours, theirs = [0, 2 / 3, 2 / 3], [1 / 3] * 3  # means of the three distinct pairs' distances
+    assert all_["diversity"]["value"] == pytest.approx(np.mean(ours))
+    assert all_["diversity_ratio"]["value"] == pytest.approx(sum(ours) / sum(theirs))
+    assert all_["aurc"]["value"] == pytest.approx(np.mean([1, 1 / 2, (1 + 0 + 1 / 3) / 3]))
+    assert results["curves"]["risk_coverage"]["risk"] == pytest.approx([1, 1 / 2, 4 / 9])
+    assert results["num_groups"] == 2 and results["num_images"] == 3
+
+
+def test_one_rater_has_no_distribution():
+    results = summarize([perfect_row("a", 9, raters=1)], num_masks=1)
+    assert "ged" not in results["metrics"] and results["metrics"]["thresholded_jaccard"]["value"] == 1
+
+
+def test_order_of_rows_does_not_matter():
+    rows = [perfect_row(str(area), area) for area in (3, 50, 90)]
+    rows[0]["dice"], rows[0]["uncertainty"] = 0.2, 0.5
+    assert summarize(rows, 2) == summarize(rows[::-1], 2)
