@@ -3,6 +3,7 @@
 Clients read the Hub's address at import, so nothing here talks to it in the tests' own process.
 """
 
+import json
 import os
 import socket
 import subprocess
@@ -76,6 +77,13 @@ def create_branch(request, kind, name, branch):
         request.answer({})
 
 
+@local_hub.route("POST", r"/faults")
+def set_faults(request):
+    """Lets a client say what goes wrong next: a list of the arguments of `Fault`."""
+    request.server.faults = [Fault(*arguments) for arguments in json.loads(request.body)]
+    request.answer({})
+
+
 class Hub(local_hub.FakeHub):
     """The local Hub; `faults` are what goes wrong, `tokens` what clients sent as authorisation."""
 
@@ -85,6 +93,14 @@ class Hub(local_hub.FakeHub):
 
     def files(self, kind: str, name: str, revision: str = "main") -> dict[str, bytes]:
         return self.repos[kind, name].at(revision)[2]
+
+    def put(self, name: str, files: Path | dict[str, bytes]):
+        """Makes `name` a model repository with these files, or those of a folder, without any client."""
+        if isinstance(files, Path):
+            paths = [path for path in files.rglob("*") if path.is_file()]
+            files = {path.relative_to(files).as_posix(): path.read_bytes() for path in paths}
+        repo = self.repos["model", name] = local_hub.Repo()
+        repo.commit("put", files, "main")
 
     def environment(self, home: Path, **more: str) -> dict[str, str]:
         """Environment of a client whose cache is in `home`."""

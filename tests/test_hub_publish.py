@@ -52,6 +52,13 @@ OFFLINE = """
 from medseglatdiff import MedSegLatDiffPipeline
 assert np.array_equal(masks(MedSegLatDiffPipeline.from_pretrained(sys.argv[1])), np.load(sys.argv[2]))
 """
+AGAIN = """
+import sys
+from medseglatdiff.hub import publish
+publish(sys.argv[1], "tester/again")
+publish(sys.argv[2], "tester/again")
+publish(sys.argv[1], "tester/again", revision="half", private=True)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -91,18 +98,14 @@ def test_snippet_runs_as_written(published, tmp_path):
 
 
 def test_publishing_again_replaces_everything(hub, folder, tmp_path):  # noqa: F811
-    """A branch of its own, and a folder with fewer files: nothing old stays; the main branch does not change."""
-    before = hub.repos.get(MODEL) and dict(hub.repos[MODEL].refs)
-    name = ("model", "tester/again")
-    hub.publish(tmp_path, folder, "--repo-id", name[1])
+    """A folder with fewer files, then a branch: nothing old stays, and the main branch does not change."""
     tiny_pipeline(threshold=0.25).save_pretrained(tmp_path / "new")
-    hub.publish(tmp_path, tmp_path / "new", "--repo-id", name[1])
-    files = hub.files(*name)
-    assert not [path for path in files if "fp16" in path]
+    hub.python(AGAIN, tmp_path / "home", folder, tmp_path / "new")
+    name = ("model", "tester/again")
+    files, branch = hub.files(*name), hub.files(*name, "half")
     assert json.loads(files["model_index.json"])["threshold"] == 0.25
-    hub.publish(tmp_path, folder, "--repo-id", name[1], "--revision", "half")
-    assert [path for path in hub.files(*name, "half") if "fp16" in path] and hub.files(*name) == files
-    assert (hub.repos.get(MODEL) and dict(hub.repos[MODEL].refs)) == before
+    assert not [path for path in files if "fp16" in path] and [path for path in branch if "fp16" in path]
+    assert len(hub.repos[name].commits) == 4  # the empty one and three
 
 
 def test_dry_run_uploads_nothing(hub, folder, tmp_path):  # noqa: F811

@@ -1,0 +1,123 @@
+"""The wheel alone in a fresh environment, the `hf` command, and a package whose modules have other names."""
+
+import importlib.metadata as metadata
+import json
+import re
+import shutil
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hub_fixtures import MODEL, ROOT, Hub, folder, hub  # noqa: F401
+from packaging.requirements import Requirement
+from PIL import Image
+
+from medseglatdiff import MedSegLatDiffPipeline
+
+ALONE = """
+import importlib.util, sys
+import numpy as np, torch
+import medseglatdiff
+from medseglatdiff import MedSegLatDiffPipeline
+from medseglatdiff.hub import model_card
+assert medseglatdiff.__file__.startswith(sys.prefix), medseglatdiff.__file__
+assert not any(map(importlib.util.find_spec, ("accelerate", "datasets", "scipy", "gradio", "matplotlib")))
+pipeline = MedSegLatDiffPipeline.from_pretrained(sys.argv[1])
+masks = pipeline(np.eye(40, dtype=np.uint8) * 255, generator=[torch.Generator().manual_seed(0)]).masks[0]
+assert masks.shape == (3, 40, 40)
+if importlib.util.find_spec("jinja2"):  # an extra, but torch may bring it
+    assert sys.argv[1] in str(model_card(pipeline, {}, {}))
+"""
+RENAMED = """
+import sys
+import medseglatdiff
+assert medseglatdiff.__file__.startswith(sys.argv[2]), medseglatdiff.__file__
+from medseglatdiff import MedSegLatDiffPipeline
+from diffusers import AutoModel
+assert type(MedSegLatDiffPipeline.from_pretrained(sys.argv[1]).unet).__module__ == "medseglatdiff.denoiser"
+assert type(AutoModel.from_pretrained(sys.argv[1], subfolder="unet")).__module__ == "medseglatdiff.denoiser"
+"""
+STORED_INDEX = {
+    "_class_name": "MedSegLatDiffPipeline",
+    "image_encoder": ["medseglatdiff", "MedSegLatDiffVAE"],
+    "mask_vae": ["medseglatdiff", "MedSegLatDiffVAE"],
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "unet": ["medseglatdiff", "MedSegLatDiffUNet"],
+}
+
+
+def needed_by(distribution: str, found: dict) -> dict[str, metadata.Distribution]:
+    """The distributions that installing this one without extras brings, itself left out."""
+    for text in metadata.requires(distribution) or []:
+        requirement = Requirement(text)
+        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
+        if name not in found and (not requirement.marker or requirement.marker.evaluate({"extra": ""})):
+            found[name] = metadata.distribution(name)
+            needed_by(name, found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    pytest.importorskip("hatchling", reason="building the wheel needs hatchling (group dev)")
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", out, ROOT]
+    subprocess.run(command, check=True, timeout=100)
+    (built,) = out.glob("*.whl")
+    return built
+
+
+def test_wheel_holds_the_package_and_nothing_else(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    modules = {f"medseglatdiff/{path.name}" for path in (ROOT / "src" / "medseglatdiff").iterdir() if path.is_file()}
+    assert modules == {name for name in names if not name.split("/")[0].endswith(".dist-info")}
+    assert {"medseglatdiff/model_card.md", "medseglatdiff/py.typed"} <= modules
+
+
+def test_wheel_alone_loads_by_id_and_segments(wheel, hub: Hub, folder, tmp_path):  # noqa: F811
+    """Its dependencies are linked, not downloaded: those that its metadata names, and theirs, and no more."""
+    # 1. a fresh environment
+    environment = tmp_path / "environment"
+    venv.create(environment, with_pip=False, symlinks=True)
+    python = environment / "bin" / "python"
+    (packages,) = environment.glob("lib/python*/site-packages")
+    for distribution in needed_by("medseglatdiff", {}).values():
+        for name in {file.parts[0] for file in distribution.files} - {"..", "__pycache__"}:
+            (packages / name).symlink_to(Path(distribution.locate_file(name)).resolve())
+    command = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel]
+    subprocess.run(command, check=True, timeout=100)
+    # 2. load by id, from Python and from the command line
+    hub.put(MODEL[1], folder)
+    hub.run([str(python), "-c", ALONE, MODEL[1]], tmp_path / "home", PYTHONPATH="")
+    Image.fromarray(np.eye(40, dtype=np.uint8) * 255).save(tmp_path / "image.png")
+    segment = [environment / "bin" / "medseglatdiff", "segment", tmp_path / "image.png", "--model", MODEL[1]]
+    hub.run([*map(str, segment), "--out", str(tmp_path / "out")], tmp_path / "home", PYTHONPATH="")
+    assert len(list((tmp_path / "out" / "image").glob("mask-*.png"))) == 3
+
+
+def test_a_stored_checkpoint_outlives_the_renaming_of_a_module(folder, tmp_path, hub: Hub):  # noqa: F811
+    # 1. today's index is the stored one
+    index = json.loads((folder / "model_index.json").read_text())
+    assert {name: index[name] for name in STORED_INDEX} == STORED_INDEX
+    # 2. a package in which unet.py is called denoiser.py
+    package = tmp_path / "medseglatdiff"
+    shutil.copytree(ROOT / "src" / "medseglatdiff", package)
+    (package / "unet.py").rename(package / "denoiser.py")
+    for path in package.glob("*.py"):
+        path.write_text(path.read_text("utf-8").replace("from .unet import", "from .denoiser import"), "utf-8")
+    hub.python(RENAMED, tmp_path / "home", folder, tmp_path, PYTHONPATH=str(tmp_path))
+
+
+def test_hf_command_round_trip(hub: Hub, folder, tmp_path):  # noqa: F811
+    hf = shutil.which("hf", path=Path(sys.executable).parent) or pytest.skip("the hf command is not here")
+    source = tmp_path / "source"
+    shutil.copytree(folder, source, ignore=shutil.ignore_patterns(".*"))
+    hub.run([hf, "upload", "tester/by-hand", str(source), "."], tmp_path / "home")
+    hub.run([hf, "download", "tester/by-hand", "--local-dir", str(tmp_path / "back")], tmp_path / "home")
+    for path in source.rglob("*"):
+        assert path.is_dir() or path.read_bytes() == (tmp_path / "back" / path.relative_to(source)).read_bytes()
+    assert MedSegLatDiffPipeline.from_pretrained(tmp_path / "back").config.sample_size == 32
