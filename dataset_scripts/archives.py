@@ -1,8 +1,12 @@
 """Read what people download, a folder, a zip or a tar, without unpacking it and without trusting it."""
 
+import bz2
+import gzip
 import hashlib
+import lzma
 import stat
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -12,21 +16,23 @@ from pathlib import Path, PurePosixPath
 MAX_MEMBER_BYTES = 4 * 2**30
 MAX_RATIO = 200  # unpacked bytes per packed byte, over the whole archive; photographs and masks stay below 20
 SMALL_BYTES = 100 * 2**20  # archives that unpack to less than this are no bombs, whatever their ratio
+COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}  # by a file's first bytes
+DAMAGES = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
 JUNK = ("__MACOSX", ".DS_Store", "Thumbs.db")
 
 
 class Source:
     """The files of one or more folders, zips, tars or plain files, as one list of names.
 
-    A folder's files are named after the folder, as in an archive of it. Nothing is ever written to disk: a member is
-    read into memory by its name. A `Source` can be sent to another process, which opens the archives anew.
+    A folder's files are named after the folder, as in an archive of it. No member is ever written to disk: it is read
+    into memory by its name. A `Source` can be sent to another process, which opens the archives anew.
 
     Args:
         paths (`Iterable[str | Path]`): what the user named. A file of another kind counts as a source of one file.
 
     Raises:
         ValueError: for a path that does not exist, a member whose name leads out of the archive, a link, a device, a
-            member or an archive that unpacks to far more than its size, or the same name in two sources.
+            member or an archive that unpacks to far more than its size, or the same name twice.
     """
 
     def __init__(self, paths: Iterable[str | Path]):
@@ -52,7 +58,7 @@ class Source:
         """The bytes of one file; `OSError` if they cannot be read in full."""
         try:
             return self._readers[name]()
-        except (zipfile.BadZipFile, zlib.error, tarfile.TarError, EOFError, RuntimeError) as error:
+        except DAMAGES as error:
             raise OSError(f"damaged or locked in its archive: {error}") from error
 
     def fingerprint(self) -> dict[str, str]:
@@ -65,10 +71,13 @@ def _readers(path: Path) -> dict:
         return _folder_readers(path)
     if not path.is_file():
         raise ValueError(f"`sources` must be existing folders or files, but {str(path)!r} is neither.")
-    if zipfile.is_zipfile(path):
-        return _zip_readers(path)
-    if tarfile.is_tarfile(path):
-        return _tar_readers(path)
+    try:
+        if tarfile.is_tarfile(path):
+            return _tar_readers(path)
+        if zipfile.is_zipfile(path):
+            return _zip_readers(path)
+    except DAMAGES as error:
+        raise ValueError(f"{path.name} is no readable archive: {error}") from error
     if path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"):
         raise ValueError(f"{path.name} is no readable archive: truncated, or not downloaded in full?")
     return {path.name: path.read_bytes}
@@ -76,56 +85,66 @@ def _readers(path: Path) -> dict:
 
 def _folder_readers(folder: Path) -> dict:
     folder = folder.resolve()
-    files = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
-    links = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink()]
-    if links:
-        raise ValueError(f"{folder.name} holds symbolic links, which are refused: {', '.join(sorted(links)[:10])}")
-    return {path.relative_to(folder.parent).as_posix(): path.read_bytes for path in files}
+    paths = list(folder.rglob("*"))
+    odd = [path for path in paths if path.is_symlink() or not (path.is_dir() or path.is_file())]
+    if odd:
+        names = ", ".join(sorted(path.relative_to(folder).as_posix() for path in odd)[:10])
+        raise ValueError(f"{folder.name} holds symbolic links or devices, which are refused: {names}")
+    return {path.relative_to(folder.parent).as_posix(): path.read_bytes for path in paths if path.is_file()}
 
 
 def _zip_readers(path: Path) -> dict:
-    try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path.name} is no readable zip: {error}") from error
+    archive = zipfile.ZipFile(path)
     members = [member for member in archive.infolist() if not member.is_dir()]
     for member in members:
-        _check_name(path, member.filename)
         if stat.S_ISLNK(member.external_attr >> 16):
             raise ValueError(f"{path.name} holds a symbolic link, which is refused: {member.filename!r}")
-    _check_sizes(path, {member.filename: member.file_size for member in members})
-    return {member.filename: lambda member=member: archive.read(member) for member in members}
+    _check(path, [(member.filename, member.file_size) for member in members])
+    return {member.filename: partial(archive.read, member) for member in members}
 
 
 def _tar_readers(path: Path) -> dict:
-    with tarfile.open(path) as archive:
-        members = [member for member in archive.getmembers() if not member.isdir()]
+    archive = _open_tar(path)
+    members = [member for member in archive.getmembers() if not member.isdir()]
     for member in members:
-        _check_name(path, member.name)
         if not member.isfile():
             raise ValueError(f"{path.name} holds a link or a device, which is refused: {member.name!r}")
-    _check_sizes(path, {member.name: member.size for member in members})
-    return {member.name.removeprefix("./"): partial(_read_tar_member, path, member) for member in members}
+    _check(path, [(member.name, member.size) for member in members])
+    return {member.name.removeprefix("./"): lambda m=member: archive.extractfile(m).read() for member in members}
 
 
-def _read_tar_member(path: Path, member: tarfile.TarInfo) -> bytes:
-    with tarfile.open(path) as archive:
-        return archive.extractfile(member).read()
+def _open_tar(path: Path) -> tarfile.TarFile:
+    """A tar, opened; a compressed one is first unpacked to a nameless file, since each of its members would otherwise
+    be looked for from the archive's start."""
+    with path.open("rb") as file:
+        start = file.read(6)
+    opener = next((opener for magic, opener in COMPRESSED.items() if start.startswith(magic)), None)
+    if opener is None:
+        return tarfile.open(path)  # noqa: SIM115
+    plain = tempfile.TemporaryFile()  # noqa: SIM115
+    with opener(path) as packed:
+        while chunk := packed.read(2**20):
+            plain.write(chunk)
+            if plain.tell() > max(MAX_RATIO * path.stat().st_size, SMALL_BYTES):
+                raise ValueError(f"{path.name} looks like a decompression bomb: it unpacks to {plain.tell():,} bytes.")
+    plain.seek(0)
+    return tarfile.open(fileobj=plain)
 
 
-def _check_name(path: Path, name: str):
-    parts = PurePosixPath(name).parts
-    if name.startswith("/") or ".." in parts or "\\" in name or ":" in parts[0] or "\0" in name:
-        raise ValueError(f"{path.name} holds a file whose name leads out of the archive, which is refused: {name!r}")
-
-
-def _check_sizes(path: Path, sizes: dict[str, int]):
-    large = [name for name, size in sizes.items() if size > MAX_MEMBER_BYTES]
+def _check(path: Path, members: list[tuple[str, int]]):
+    """Refuse names that lead out of the archive or come twice, and sizes that no honest archive has."""
+    sizes = dict(members)
+    for name in sizes:
+        if name.startswith("/") or ".." in name.split("/") or ":" in name.split("/")[0] or set(name) & set("\\\0"):
+            raise ValueError(f"{path.name} holds a name that leads out of the archive, which is refused: {name!r}")
+    if len(sizes) < len(members):
+        raise ValueError(f"{path.name} holds {len(members) - len(sizes)} files under a name that it holds already.")
+    name, largest = max(members, key=lambda member: member[1], default=("", 0))
     total, packed = sum(sizes.values()), path.stat().st_size
-    if large or total > max(MAX_RATIO * packed, SMALL_BYTES):
-        what = f"its file {large[0]!r}" if large else f"it ({packed:,} bytes)"
-        size = sizes[large[0]] if large else total
-        raise ValueError(f"{path.name} looks like a decompression bomb: {what} unpacks to {size:,} bytes.")
+    if largest > MAX_MEMBER_BYTES:
+        raise ValueError(f"{path.name} looks like a decompression bomb: {name!r} unpacks to {largest:,} bytes.")
+    if total > max(MAX_RATIO * packed, SMALL_BYTES):
+        raise ValueError(f"{path.name} ({packed:,} bytes) looks like a decompression bomb: {total:,} bytes unpacked.")
 
 
 def _sha256(path: Path) -> str:

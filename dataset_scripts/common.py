@@ -1,4 +1,4 @@
-"""What every builder shares: rows, the build from a source to a folder, and the push to the Hub.
+"""What every builder shares: options, rows, the build from a source to a folder, and the push to the Hub.
 
 The folder looks just like a data set's repository on the Hub: README.md and data/SPLIT-0000K-of-0000N.parquet with the
 images' bytes inside. So `load_dataset(folder)` and `load_dataset("ORG/NAME")` read the same thing.
@@ -7,41 +7,24 @@ images' bytes inside. So `load_dataset(folder)` and `load_dataset("ORG/NAME")` r
 import argparse
 import contextlib
 import hashlib
-import io
 import multiprocessing
 import operator
 import os
-import sys
+import shlex
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
-import datasets
-import numpy as np
-import PIL.Image
 from archives import Source
+from pictures import BadFile, Picture
 from report import Report, contact_sheet
 from shards import ShardWriter, write_card
 from tqdm import tqdm
 
 SPLITS = ("train", "validation", "test")
-
-
-class BadFile(ValueError):
-    """A file that cannot become a row: its name and the reason."""
-
-    def __init__(self, name: str, reason: str):
-        super().__init__(name, reason)
-        self.name, self.reason = name, reason
-
-
-class Picture(NamedTuple):
-    """An image as pixels, `(H, W)` or `(H, W, 3)`, and as the bytes of the file that will be stored."""
-
-    pixels: np.ndarray
-    data: bytes
+NO_PART_OF_THE_DATA = ("script", "sources", "out", "overwrite", "num_workers", "push_to_hub")  # options
 
 
 @dataclass
@@ -62,61 +45,41 @@ def split_of(group_id: str) -> str:
     return "train" if u < 0.7 else "validation" if u < 0.8 else "test"
 
 
-def picture(pixels: np.ndarray) -> Picture:
-    """Pixels (uint8 or uint16) as a PNG file; bool becomes 0/255."""
-    pixels = pixels.astype(np.uint8) * 255 if pixels.dtype == bool else pixels
-    file = io.BytesIO()
-    PIL.Image.fromarray(pixels).save(file, "PNG")
-    return Picture(pixels, file.getvalue())
-
-
-def read_picture(source: Source, name: str, modes: tuple[str, ...] = ()) -> Picture:
-    """A file of the source: its bytes unchanged if it is a PNG or JPEG of one of `modes`, else as RGB.
-
-    Without `modes` every file stays as it is. Raises `BadFile` if the file is missing or does not decode.
-    """
-    if name not in source:
-        raise BadFile(name, "missing")
-    try:
-        data = source.read(name)
-        if not data:
-            raise BadFile(name, "empty (zero bytes)")
-        with PIL.Image.open(io.BytesIO(data)) as image:
-            if not modes or (image.mode in modes and image.format in ("PNG", "JPEG")):
-                return Picture(np.asarray(image), data)
-            return picture(np.asarray(image if image.mode in modes else image.convert("RGB")))
-    except (OSError, SyntaxError, EOFError, PIL.Image.DecompressionBombError) as error:
-        reason = str(error).replace("cannot identify image file <_io.BytesIO object", "no image <")
-        raise BadFile(name, f"cannot be decoded: {reason.split(' <')[0]}") from error
-
-
-def read_mask(source: Source, name: str, size: tuple[int, int]) -> Picture:
-    """A mask of `size` (H, W) as 0/255 of mode "L": the file's own bytes if it is one, else its greys > 127."""
-    mask = read_picture(source, name)
-    if mask.pixels.shape[:2] != size:
-        raise BadFile(name, f"{mask.pixels.shape[:2]} (height, width) pixels, but its image has {size}")
-    if mask.pixels.ndim == 2 and mask.data.startswith(b"\x89PNG") and not set(np.unique(mask.pixels)) - {0, 255}:
-        return mask
-    with PIL.Image.open(io.BytesIO(mask.data)) as image:
-        return picture(np.asarray(image.convert("L")) > 127)
-
-
 def provenance(args: argparse.Namespace, source: Source | None = None, **facts: str) -> dict[str, str]:
-    """What a data set was built from, for report and card: facts, options, versions, SHA-256 of the sources."""
-    ours = ("out", "sources", "overwrite", "num_workers", "push_to_hub")
-    options = " ".join(f"--{key.replace('_', '-')} {value}" for key, value in vars(args).items() if key not in ours)
-    versions = f"datasets {datasets.__version__}, numpy {np.__version__}, pillow {PIL.__version__}"
+    """What a data set was built from, for report and card: command with all options, versions, SHA-256 of sources."""
+    packages = ("medseglatdiff", "datasets", "numpy", "pillow")
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
     hashes = {f"sha256 of {name}": value for name, value in source.fingerprint().items()} if source else {}
-    return {"script": Path(sys.argv[0]).name, **facts, "options": options, "versions": versions, **hashes}
+    return {**facts, "command": _command(args), "versions": versions, **hashes}
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """The options that every builder has."""
-    options = argparse.ArgumentParser(description=description)
+def _command(args: argparse.Namespace) -> str:
+    sources = [Path(path).name for path in vars(args).get("sources", ())]  # where they lie is nobody's business
+    words = ["python", f"dataset_scripts/{args.script}", *sources, "--out", args.out.name]
+    for key, value in vars(args).items():
+        if key in NO_PART_OF_THE_DATA or value is None or value is False:
+            continue
+        words.append(f"--{key.replace('_', '-')}")
+        if value is not True:
+            words += map(str, value if isinstance(value, list) else [value])
+    return shlex.join(words)
+
+
+def positive(text: str) -> int:
+    """An option's value that must be a whole number above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, but was {text}")
+    return int(text)
+
+
+def parser(description: str, script: str) -> argparse.ArgumentParser:
+    """The options that every builder has; `script` is its `__file__`."""
+    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.set_defaults(script=Path(script).name)
     options.add_argument("--out", type=Path, required=True, help="folder to write")
     options.add_argument("--overwrite", action="store_true", help="replace the data set that --out holds")
     options.add_argument("--skip-bad", action="store_true", help="leave out files that cannot be used, and count them")
-    options.add_argument("--num-workers", type=int, default=1, help="processes that read files")
+    options.add_argument("--num-workers", type=positive, default=1, help="processes that read files")
     options.add_argument("--push-to-hub", metavar="ORG/NAME", help="upload the folder as this data set")
     return options
 
@@ -142,7 +105,8 @@ def build(
         groups_may_cross (`bool`, *optional*, defaults to `False`): allow a group in two splits.
 
     Raises:
-        ValueError: naming every bad file, unless `args.skip_bad`; if no row is left, or a group is in two splits.
+        ValueError: naming every bad file, and every image whose id another one has, unless `args.skip_bad`; if no row
+            is left, or a group is in two splits.
         FileExistsError: if `args.out` exists and is not to be overwritten.
     """
     report = Report(built_from)
@@ -150,12 +114,17 @@ def build(
         report.skip(name, "belongs to no image: misnamed?")
     with new_folder(args.out, args.overwrite) as folder, ShardWriter(folder / "data") as shards:
         # 1. rows
+        seen = set()
         total = operator.length_hint(jobs) or None
         for outcome in tqdm(_outcomes(jobs, make_rows, args.num_workers), total=total, desc=args.out.name):
             if isinstance(outcome, BadFile):
                 report.skip(outcome.name, outcome.reason)
                 continue
             for row in outcome:
+                if row.image_id in seen:
+                    report.skip(row.image_id, "a second image of this id")
+                    continue
+                seen.add(row.image_id)
                 report.add(row)
                 if not row.dropped:
                     shards.write(row)
@@ -171,7 +140,7 @@ def build(
         shards.close()
         report.save(folder / "report.json")
         contact_sheet(report.examples).save(folder / "contact_sheet.png")
-        write_card(folder, template, shards, report.summary())
+        write_card(folder, template, shards, {**report.summary(), "name": args.push_to_hub or str(args.out)})
     print(report.text())
     if args.push_to_hub:
         push(args.out, args.push_to_hub)

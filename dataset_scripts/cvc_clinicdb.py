@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from archives import Source
-from common import Row, build, parser, provenance, read_mask, read_picture
+from common import Row, build, parser, provenance
+from pictures import read_mask, read_picture
 
 IMAGE = re.compile(r"(?P<folder>(?:.*/)?)Original/(?P<frame>\d+)\.(?P<kind>png|tiff?)")
 LAST_FRAMES = (25, 50, 67, 78, 103, 126, 151, 177, 199, 205, 227, 252, 277, 297, 317)
@@ -40,7 +41,8 @@ def cvc_jobs(source: Source, split: str) -> list[tuple[str, str, int, str]]:
     """`(image's name, mask's name, frame, split)` of each frame; PNG where the source holds both layouts."""
     matches = [match for name in source.names if (match := IMAGE.fullmatch(name))]
     kind = "png" if any(match["kind"] == "png" for match in matches) else "tif"
-    frames = {int(match["frame"]): match for match in matches if match["kind"].startswith(kind)}
+    matches = [match for match in matches if match["kind"].startswith(kind)]
+    frames = {int(match["frame"]): match for match in matches if 1 <= int(match["frame"]) <= LAST_FRAMES[-1]}
     if not frames:
         raise ValueError(
             "`sources` must hold Original/N.png and Ground Truth/N.png (or .tif), but hold "
@@ -61,7 +63,7 @@ def cvc_rows(source: Source, job: tuple[str, str, int, str]) -> list[Row]:
 
 def main(argv: list[str] | None = None) -> Path:
     """Build the data set from the command line's arguments."""
-    options = parser(__doc__)
+    options = parser(__doc__, __file__)
     options.add_argument("sources", nargs="+", help="the archive or its folder")
     options.add_argument("--split", choices=("sequences", "frames"), default="sequences", help="frames: it leaks")
     args = options.parse_args(argv)

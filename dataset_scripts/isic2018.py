@@ -1,6 +1,5 @@
 """ISIC-2018 Task 1, skin lesions: the official archives or folders, or their training part alone."""
 
-import argparse
 import io
 import re
 from functools import partial
@@ -9,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 from archives import Source
-from common import BadFile, Picture, Row, build, parser, picture, provenance, read_mask, read_picture, split_of
+from common import Row, build, parser, positive, provenance, split_of
+from pictures import BadFile, Picture, picture, read_mask, read_picture
 
 IMAGE = re.compile(r"(?:.*/)?ISIC2018_Task1-2_(?P<part>Training|Validation|Test)_Input/(?P<id>ISIC_\d{7})\.jpg")
 MASK = re.compile(
@@ -63,23 +63,19 @@ def _resized(original: Picture, size: int, square: bool) -> Picture:
 
 def main(argv: list[str] | None = None) -> Path:
     """Build the data set from the command line's arguments."""
-    options = parser(__doc__)
+    options = parser(__doc__, __file__)
     options.add_argument("sources", nargs="+", help="archives or folders with the official names")
-    options.add_argument("--size", type=_positive, help="pixels of the long side (with --square: of both sides)")
+    options.add_argument("--size", type=positive, help="pixels of the long side (with --square: of both sides)")
     options.add_argument("--square", action="store_true", help="with --size: do not keep the aspect ratio")
     args = options.parse_args(argv)
+    if args.square and not args.size:
+        options.error("--square needs --size")
     source = Source(args.sources)
     jobs = isic_jobs(source)
     used = {name for job in jobs for name in job[:2]}
     strays = [name for name in source.names if name.endswith((".jpg", "_segmentation.png")) and name not in used]
     rows = partial(isic_rows, source, args.size, args.square)
     return build(args, "card_isic2018.md", jobs, rows, provenance(args, source), strays)
-
-
-def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, but was {text}")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,16 @@ import numpy as np
 
 @dataclass
 class Annotation:
-    """What one reader drew around one nodule: `(z or SOP UID, inclusion, points [P, 2] as x, y)` per contour."""
+    """What one reader drew around one nodule: `(SOP UID, inclusion, points [P, 2] as x, y)` per contour."""
 
     reader: int
     contours: list[tuple[str, bool, np.ndarray]] = field(default_factory=list)
+
+
+class _TreeBuilder(ElementTree.TreeBuilder):
+    def doctype(self, name: str, pubid: str | None, system: str | None):
+        """Refuse what entities, and with them bombs and reads of other files, are declared in."""
+        raise ValueError("declares a document type, which is refused")
 
 
 def parse_annotations(xml: bytes) -> tuple[str, list[Annotation]]:
@@ -24,11 +30,9 @@ def parse_annotations(xml: bytes) -> tuple[str, list[Annotation]]:
     Raises:
         ValueError: for XML that does not parse, declares a document type, or is no reading of a CT.
     """
-    if b"<!DOCTYPE" in xml:
-        raise ValueError("declares a document type, which is refused")
     try:
-        root = ElementTree.fromstring(xml)
-    except ElementTree.ParseError as error:
+        root = ElementTree.fromstring(xml, ElementTree.XMLParser(target=_TreeBuilder()))
+    except (ElementTree.ParseError, LookupError) as error:
         raise ValueError(f"cannot be parsed: {error}") from error
     if not root.tag.endswith("LidcReadMessage"):
         raise ValueError(f"must be a LidcReadMessage, but is a {root.tag.rsplit('}')[-1]}")
@@ -42,7 +46,7 @@ def parse_annotations(xml: bytes) -> tuple[str, list[Annotation]]:
 
 
 def _contour(roi) -> tuple[str, bool, np.ndarray]:
-    edges = [(int(e.findtext("{*}xCoord")), int(e.findtext("{*}yCoord"))) for e in roi.iterfind("{*}edgeMap")]
+    edges = [[int(e.findtext(f"{{*}}{axis}Coord", "none")) for axis in "xy"] for e in roi.iterfind("{*}edgeMap")]
     included = roi.findtext("{*}inclusion", "TRUE").strip().upper() == "TRUE"
     return roi.findtext("{*}imageSOP_UID", "").strip(), included, np.array(edges).reshape(-1, 2)
 
@@ -88,27 +92,32 @@ def rasterise(annotation: Annotation, shape: tuple[int, int]) -> dict[str, np.nd
     return {where: mask for where, mask in masks.items() if mask.any()}
 
 
-def group_nodules(readers: list[int], volumes: list[dict[str, np.ndarray]]) -> list[list[int]]:
+def group_nodules(readers: list[int], volumes: list[dict[int, np.ndarray]]) -> list[list[int]]:
     """Which annotations show the same nodule: those that overlap, the closest pairs first, one per reader at most.
+
+    Where two share no pixel of a slice, a pixel that one has right above or below the other's counts as well.
 
     Args:
         readers (`list[int]`): who drew each annotation.
-        volumes (`list[dict[str, np.ndarray]]`): what `rasterise` made of each.
+        volumes (`list[dict[int, np.ndarray]]`): what `rasterise` made of each, by the number of the slice.
 
     Returns:
         a list of nodules, each a list of indices into `volumes`.
     """
-    pairs = [(_overlap(volumes[i], volumes[j]), i, j) for i, j in combinations(range(len(volumes)), 2)]
+    pairs = [(_closeness(volumes[i], volumes[j]), i, j) for i, j in combinations(range(len(volumes)), 2)]
     nodule_of = {index: [index] for index in range(len(volumes))}
-    for overlap, i, j in sorted(pairs, key=lambda pair: -pair[0]):
+    for closeness, i, j in sorted(pairs, key=lambda pair: pair[0], reverse=True):
         together = nodule_of[i] + nodule_of[j]
-        if overlap > 0 and nodule_of[i] is not nodule_of[j] and len({readers[k] for k in together}) == len(together):
+        if any(closeness) and len({readers[k] for k in together}) == len(together):
             nodule_of.update(dict.fromkeys(together, together))
     return sorted({id(nodule): sorted(nodule) for nodule in nodule_of.values()}.values())
 
 
-def _overlap(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> float:
-    """Intersection over union of two volumes."""
-    common = sum(np.count_nonzero(a[where] & b[where]) for where in a.keys() & b.keys())
+def _closeness(a: dict[int, np.ndarray], b: dict[int, np.ndarray]) -> tuple[float, float]:
+    """Two volumes' shared voxels, and those that lie on neighbouring slices, both over the voxels of either."""
+    shared, beside = (
+        sum(np.count_nonzero(a[z] & b[z + step]) for z in a for step in steps if z + step in b)
+        for steps in ((0,), (-1, 1))
+    )
     total = sum(np.count_nonzero(mask) for volume in (a, b) for mask in volume.values())
-    return common / max(total - common, 1)
+    return shared / max(total - shared, 1), beside / max(total - shared, 1)

@@ -5,7 +5,8 @@ import pickle
 
 import numpy as np
 from archives import Source
-from common import BadFile, Row, picture, split_of
+from common import Row, split_of
+from pictures import BadFile, picture
 
 ALLOWED = {
     ("numpy", "ndarray"),
@@ -36,7 +37,7 @@ def pickle_jobs(source: Source) -> list[tuple[str, dict]]:
     name = next(name for name in source.names if name.endswith((".pickle", ".pkl")))
     try:
         entries = ArrayUnpickler(io.BytesIO(source.read(name)), encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except Exception as error:  # damaged or hostile bytes make it raise nearly anything
         raise ValueError(f"{name} cannot be read as data_lidc.pickle: {error}") from error
     if not isinstance(entries, dict):
         raise ValueError(f"{name} must hold a dict of crops, but holds a {type(entries).__name__}.")

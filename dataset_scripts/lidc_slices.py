@@ -3,7 +3,8 @@
 import re
 
 from archives import Source
-from common import Row, read_mask, read_picture, split_of
+from common import Row, split_of
+from pictures import read_mask, read_picture
 
 IMAGE = re.compile(r"(.*/)?(?P<patient>LIDC-IDRI-\d{4})/nodule-(?P<nodule>\d+)/images/slice-(?P<slice>\d+)\.png")
 NUM_MASKS = 4

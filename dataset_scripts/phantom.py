@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-from common import Row, build, parser, picture, provenance, split_of
+from common import Row, build, parser, positive, provenance, split_of
+from pictures import picture
 
 from medseglatdiff.phantom import phantom_rows
 
@@ -16,10 +17,10 @@ def make_row(phantom: dict) -> list[Row]:
 
 def main(argv: list[str] | None = None) -> Path:
     """Build the data set from the command line's arguments."""
-    options = parser(__doc__)
-    options.add_argument("--num-rows", type=int, default=1000)
-    options.add_argument("--size", type=int, default=128, help="pixels of each side")
-    options.add_argument("--num-raters", type=int, default=4)
+    options = parser(__doc__, __file__)
+    options.add_argument("--num-rows", type=positive, default=1000)
+    options.add_argument("--size", type=positive, default=128, help="pixels of each side")
+    options.add_argument("--num-raters", type=positive, default=4)
     options.add_argument("--seed", type=int, default=0)
     args = options.parse_args(argv)
     phantoms = phantom_rows(args.num_rows, args.size, args.num_raters, args.seed)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import PIL.ImageDraw
 
 EXAMPLES = 8  # rows per split on the contact sheet
 TILE = 160  # pixels
@@ -41,7 +42,8 @@ class Report:
         self.raters[row.split][len(row.masks)] += 1
         self.areas[row.split] += [np.count_nonzero(mask.pixels) for mask in row.masks]
         self.groups[row.split].add(row.group_id)
-        self.hashes[hashlib.sha256(pixels.tobytes()).hexdigest()].append((row.split, row.image_id))
+        content = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+        self.hashes[content].append((row.split, row.image_id))
         # the rows with the smallest hashes of their names are a random sample that never changes
         rank = -int(hashlib.sha256(row.image_id.encode()).hexdigest(), 16)
         keep = heapq.heappush if len(self._examples[row.split]) < EXAMPLES else heapq.heappushpop
@@ -97,13 +99,14 @@ class Report:
         """What a card says, as Markdown: `splits`, `dropped`, `skipped`, `duplicates` and `built`."""
         report = self.as_dict()
         lines = [
-            "| split | rows | groups | masks per row | empty masks | median area (px) |",
-            "|---|---|---|---|---|---|",
+            "| split | rows | groups | commonest size | masks per row | empty masks | area (px): 5 %, median, 95 % |",
+            "|---|---|---|---|---|---|---|",
         ]
         for split, facts in report["splits"].items():
-            cells = (split, facts["rows"], facts["groups"], ", ".join(facts["masks_per_row"]))
-            median = facts["area_percentiles"].get("50", 0)
-            lines.append("| {} | {:,} | {:,} | {} | {:.1%} | {:,.0f} |".format(*cells, facts["empty_masks"], median))
+            size, masks = next(iter(facts["sizes"])), ", ".join(facts["masks_per_row"])
+            cells = (split, facts["rows"], facts["groups"], size, masks)
+            areas = ", ".join(f"{facts['area_percentiles'].get(share, 0):,.0f}" for share in ("5", "50", "95"))
+            lines.append("| {} | {:,} | {:,} | {} | {} | {:.1%} | {} |".format(*cells, facts["empty_masks"], areas))
         reasons = Counter(row["reason"] for row in self.dropped)
         within, across = (len(report[f"duplicates_{where}_splits"]) for where in ("within", "across"))
         return {
@@ -119,15 +122,17 @@ class Report:
     def text(self) -> str:
         """The report for the terminal."""
         summary = self.summary()
-        return "\n".join([*(summary[key].strip() for key in ("splits", "dropped", "skipped", "duplicates"))])
+        told = [summary[key].strip() for key in ("splits", "dropped", "skipped", "duplicates")]
+        return "\n".join([*told, self.bad_files()]).rstrip()
 
 
 def contact_sheet(examples: dict[str, list]) -> PIL.Image.Image:
     """Random rows, one line per split, with each rater's outline in its own colour."""
     sheet = PIL.Image.new("RGB", (EXAMPLES * TILE, len(examples) * TILE))
-    for line, rows in enumerate(examples.values()):
+    for line, (split, rows) in enumerate(examples.items()):
         for column, row in enumerate(rows):
             sheet.paste(_tile(row), (column * TILE, line * TILE))
+        PIL.ImageDraw.Draw(sheet).text((4, line * TILE + 4), split, "white")
     return sheet
 
 

@@ -4,12 +4,10 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-import pytest
-from dataset_fixtures import ROOT, slices, write_zip
+from dataset_fixtures import ROOT, one_of_each
+from local_hub import FakeHub
 
-SHARED = Path(os.environ.get("MEDSEGLATDIFF_DATA", ROOT.parent / "shared" / "data")).parent / "tools"
 CLIENT = """
 import json, sys
 import numpy as np
@@ -17,6 +15,7 @@ sys.path.insert(0, sys.argv[1])
 import cvc_clinicdb, folder, isic2018, lidc_idri, phantom
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
+from medseglatdiff.data import open_split
 
 found = {}
 for builder, arguments in json.loads(sys.argv[2]).items():
@@ -26,49 +25,33 @@ for builder, arguments in json.loads(sys.argv[2]).items():
     assert here.keys() == there.keys()
     for split in here:
         assert here[split].features == there[split].features
-        for a, b in zip(here[split], there[split], strict=True):
+        for a, b in zip(here[split], open_split(repo, split), strict=True):
+            assert (a["image_id"], a["group_id"]) == (b["image_id"], b["group_id"])
             for x, y in zip([a["image"], *a["masks"]], [b["image"], *b["masks"]], strict=True):
                 assert x.mode == y.mode and np.array_equal(np.asarray(x), np.asarray(y))
     card = DatasetCard.load(repo)
-    assert card.text.strip() == DatasetCard.load(out + "/README.md").text.strip() and card.data.license
+    assert card.content.strip() == open(out + "/README.md").read().strip() and card.data.license
+    scope = {}
+    exec(card.content.split("```python\\n")[1].split("```")[0], scope)
+    assert repo in card.text and scope["rows"].num_rows == here["train"].num_rows
     found[builder] = {split: len(there[split]) for split in there}
 print("FOUND", json.dumps(found))
 """
 
 
 def test_every_set_survives_push_and_load_by_id(tmp_path):
-    for place in (ROOT / "tests", SHARED):
-        if (place / "local_hub.py").is_file():
-            sys.path.append(str(place))
-    local_hub = pytest.importorskip("local_hub", reason="the local Hub is not here")
-    import numpy as np
-    from dataset_fixtures import disc, png
-
-    photo, mask = png(np.stack([disc(6)] * 3, -1)), png(disc(4))
-    cvc = {
-        f"CVC/PNG/{kind}/{n}.png": png(np.stack([disc(n % 7)] * 3, -1))
-        for kind in ("Original", "Ground Truth")
-        for n in (1, 30, 110)
-    }
-    isic = {}
-    for n in range(6):
-        isic[f"ISIC2018_Task1-2_Training_Input/ISIC_000000{n}.jpg"] = photo
-        isic[f"ISIC2018_Task1_Training_GroundTruth/ISIC_000000{n}_segmentation.png"] = mask
-    own = {f"{kind}/{n}.png": mask for kind in ("images", "masks-1", "masks-2") for n in range(5)}
-    sources = {"lidc_idri": slices(4), "cvc_clinicdb": cvc, "isic2018": isic, "folder": own}
-    arguments = {name: [str(write_zip(tmp_path / f"{name}.zip", files))] for name, files in sources.items()}
-    arguments["phantom"] = ["--num-rows", "8", "--size", "32"]
-    with local_hub.FakeHub() as hub:
+    with FakeHub() as hub:
         env = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_test"}
         env |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
-        command = [sys.executable, "-c", CLIENT, str(ROOT / "dataset_scripts"), json.dumps(arguments), str(tmp_path)]
+        arguments = json.dumps(one_of_each(tmp_path))
+        command = [sys.executable, "-c", CLIENT, str(ROOT / "dataset_scripts"), arguments, str(tmp_path)]
         done = subprocess.run(command, env=env, capture_output=True, text=True)
+        pushed = {name: [title for _, title, _ in repo.commits] for (_, name), repo in hub.repos.items()}
+        held = {name: set(repo.commits[-1][2]) for (_, name), repo in hub.repos.items()}
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.split("FOUND ")[1])
-    assert {name: sum(rows.values()) for name, rows in found.items()} == {
-        "lidc_idri": 8,
-        "cvc_clinicdb": 3,
-        "isic2018": 6,
-        "folder": 5,
-        "phantom": 8,
-    }
+    totals = {"lidc_idri": 8, "cvc_clinicdb": 4, "isic2018": 6, "folder": 5, "phantom": 8}
+    assert {name: sum(rows.values()) for name, rows in found.items()} == totals
+    for name, titles in pushed.items():
+        assert "README.md" in titles[1] and len(titles) == 3  # the card first, then all the rest
+        assert {"README.md", "report.json"} <= held[name] and "contact_sheet.png" not in held[name]

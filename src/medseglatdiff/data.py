@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 import numpy as np
 import torch
@@ -14,30 +15,73 @@ COLUMNS = ("image", "masks", "image_id", "group_id")
 PHANTOM_ROWS = {"train": 256, "validation": 32, "test": 64}
 
 
-def open_split(dataset: str, split: str, sample_size: int = 128) -> Iterable[dict]:
-    """The rows of a split, by the column contract: a folder, a Hub id, or `"phantom"` for the built-in phantoms.
+def open_split(dataset: str, split: str, sample_size: int = 128, data_dir: str | None = None) -> Iterable[dict]:
+    """The rows of a split, by the column contract.
+
+    Args:
+        dataset (`str`): a folder, a Hub id, a builder of `load_dataset` such as `"imagefolder"`, or `"phantom"` for
+            the built-in phantoms.
+        split (`str`): `"train"`, `"validation"` or `"test"`.
+        sample_size (`int`, *optional*, defaults to 128): side of the phantoms, in pixels.
+        data_dir (`str`, *optional*): where a builder's files lie.
 
     Raises:
-        ValueError: if a column of the contract is missing.
+        ValueError: if there is no such split, or a column of the contract is missing or of another type.
     """
     if dataset == "phantom":
         seed = list(PHANTOM_ROWS).index(split)
         return list(phantom_rows(PHANTOM_ROWS[split], size=sample_size, seed=seed))
     try:
-        from datasets import load_dataset
+        from datasets import Image, List, load_dataset
     except ImportError as error:
         raise ImportError('Reading a data set needs `pip install "medseglatdiff[train]"`.') from error
-    rows = load_dataset(dataset, split=split)
-    missing = [column for column in COLUMNS if column not in rows.column_names]
+    splits = load_dataset(dataset, data_dir=data_dir)
+    if next(iter(splits.values())).builder_name == "imagefolder":
+        splits = _by_contract(splits)
+    if split not in splits:
+        raise ValueError(f"`split` must be one of {', '.join(splits)} of {dataset}, but was {split!r}.")
+    features = splits[split].features
+    missing = [column for column in COLUMNS if column not in features]
     if missing:
         raise ValueError(f"`dataset` must have the columns {COLUMNS}, but {dataset} lacks {missing}.")
-    return rows
+    if not isinstance(features["image"], Image) or features["masks"] != List(Image()):
+        raise ValueError(f"`dataset` must have `image` and a list of images as `masks`, but {dataset} has {features}.")
+    return splits[split]
+
+
+def _by_contract(splits: dict) -> dict:
+    """An imagefolder with metadata.jsonl, as dataset_scripts/folder.py reads it.
+
+    Its `mask_file_names` are the masks. Without `image_id` a row has its file's name; without `group_id` it is a group
+    of its own. Where metadata.jsonl names a `split`, that counts.
+    """
+    from datasets import Image, concatenate_datasets
+
+    rows = concatenate_datasets(list(splits.values()))
+    if "mask" in rows.column_names:
+        rows = rows.rename_column("mask", "masks")
+    if "image_id" not in rows.column_names:
+        files = rows.cast_column("image", Image(decode=False))["image"]
+        rows = rows.add_column("image_id", [PurePath(file["path"]).stem for file in files])
+    if "group_id" not in rows.column_names:
+        rows = rows.add_column("group_id", rows["image_id"])
+    if "split" not in rows.column_names:
+        rows = rows.add_column("split", [name for name, part in splits.items() for _ in range(len(part))])
+    return {name: rows.filter(name.__eq__, input_columns="split") for name in rows.unique("split")}
 
 
 def to_labels(mask, num_classes: int) -> np.ndarray:
-    """A mask image of mode "L" as labels, uint8 `(H, W)`: 0/255 for one class, the labels themselves for several."""
+    """A mask image of mode "L" as labels, uint8 `(H, W)`: 0/255 for one class, the labels themselves for several.
+
+    Raises:
+        ValueError: if the mask is not grey or holds greater labels, or, for one class, values up to 127 only.
+    """
     array = np.asarray(mask)
+    if array.ndim != 2:
+        raise ValueError(f"`masks` must be grey, but were of shape {array.shape}: see dataset_scripts/folder.py.")
     if num_classes == 1:
+        if 0 < array.max() <= 127:
+            raise ValueError(f"`masks` must hold 0 and 255, but hold up to {array.max()}: see folder.py.")
         return (array > 127).astype(np.uint8)
     if array.max() > num_classes:
         raise ValueError(f"`masks` must hold labels up to {num_classes}, but hold {array.max()}.")
