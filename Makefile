@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXAMPLES := $(wildcard examples/*.png)
 
-.PHONY: help demo test lint format results
+.PHONY: help demo space test lint format results
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -17,6 +17,9 @@ help:  ## list the targets
 
 demo: .venv/ready  ## several masks and a confidence map for the example images, as pictures in demo-output/
 	$(BIN)/medseglatdiff segment $(EXAMPLES) --model pipelines/medseglatdiff-lidc-idri --num-masks 16 --seed 0 --out demo-output
+
+space: .venv/ready  ## the demo with the pipelines of pipelines/, on http://127.0.0.1:7860
+	$(BIN)/python spaces/demo/app.py
 
 test: .venv/ready  ## the whole test suite
 	$(BIN)/python -m pytest

@@ -1,8 +1,12 @@
-"""The demo Space's folder, hostile files, and DICOM files with a patient's data."""
+"""The demo Space's folder and server, hostile files, and DICOM files with a patient's data."""
 
 import io
+import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import PIL.Image
@@ -53,3 +57,17 @@ def dicom(syntax: str | None = None, **attributes) -> bytes:
     file = io.BytesIO()
     dataset.save_as(file, enforce_file_format=True)
     return file.getvalue()
+
+
+@contextmanager
+def serve(pipelines: dict, folder: Path, problems: list[str] = ()) -> Iterator[tuple]:
+    """The page on loopback, as `(demo, url)`; uploads and results lie in `folder`."""
+    from app import LAUNCH, build_demo
+
+    with patch.dict(os.environ, {"GRADIO_TEMP_DIR": str(folder)}):
+        demo = build_demo(pipelines, problems)
+        _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **LAUNCH)
+        try:
+            yield demo, url
+        finally:
+            demo.close(verbose=False)

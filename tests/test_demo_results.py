@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from pathlib import Path
 
 import highdicom
 import numpy as np
@@ -12,7 +13,7 @@ import texts
 import torch
 from conftest import PAPER_PRESET, tiny_pipeline
 from demo_fixtures import FOLDER, SECRET, dicom, phantom_png
-from downloads import write_downloads
+from downloads import write_downloads, write_numbers
 from limits import Upload, read_upload
 from pictures import display_size, draw_outlines, draw_tiles
 from sampling import CHUNK, Job, Segmentation
@@ -68,16 +69,17 @@ def test_zip_and_npz_hold_the_masks(from_dicom):
 
 
 def test_numbers_are_right_and_name_no_patient(from_dicom):
-    _, segmentation, files = from_dicom
-    text = files.numbers.read_text()
+    job, segmentation, files = from_dicom
+    written = write_numbers(job.numbers(segmentation), Path(files.masks).parent)
+    text = Path(written).read_text()
     numbers = json.loads(text)
     assert numbers["areas_px"] == [int(mask.sum()) for mask in segmentation.masks]
     assert numbers["areas_mm2"] == pytest.approx([area * 0.661468**2 for area in numbers["areas_px"]])
     assert numbers["agreement_mean_pairwise_dice"] == mean_pairwise_dice(segmentation.masks, 1)
     assert numbers["image"] == {"size": [128, 128], "pixel_spacing_mm": [0.661468, 0.661468]}
     assert numbers["settings"]["seed"] == 7 and "Not a medical device" in numbers["note"]
-    for path in (files.masks, files.arrays, files.numbers):
-        assert SECRET not in path.name and SECRET.encode() not in path.read_bytes()
+    for path in (files.masks, files.arrays, written):
+        assert SECRET not in path and SECRET.encode() not in Path(path).read_bytes()
 
 
 def test_dicom_segmentation_returns_the_masks_and_refers_to_the_image(from_dicom):
@@ -98,7 +100,7 @@ def test_empty_masks_and_poor_headers(tmp_path):
     nothing = Segmentation(blank[None], blank.astype(np.float32), blank.astype(np.float32), blank, 0.5, 1.0)
     files = write_downloads(job, nothing, tmp_path)
     assert not highdicom.seg.segread(files.dicom).pixel_array.any()
-    assert json.loads(files.numbers.read_text())["empty_hypotheses"] == 1
+    assert job.numbers(nothing)["empty_hypotheses"] == 1
     poor = make_job(dicom(StudyInstanceUID=None), num_masks=1)
     (tmp_path / "poor").mkdir()
     assert write_downloads(poor, run(poor), tmp_path / "poor").dicom is None

@@ -18,8 +18,10 @@ from medseglatdiff.cli import load_pipeline
 FOLDER = Path(__file__).parent
 SAMPLING = dict(concurrency_limit=1, concurrency_id="sampling")
 FONT = ["system-ui", "sans-serif"]  # nothing is fetched from elsewhere
+# on phones the results lie below the window
+SCROLL = "() => innerWidth < 900 && document.getElementById('status').scrollIntoView({behavior: 'smooth'})"
 LAUNCH = dict(
-    theme=gr.themes.Soft(primary_hue="teal", neutral_hue="slate", font=FONT, font_mono=["monospace"]),
+    theme=gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=FONT, font_mono=["monospace"]),
     css=f"{(FOLDER / 'style.css').read_text()}\n{texts.swatches()}",
     max_file_size=f"{MAX_FILE_MB}mb",
     run_history=False,
@@ -49,7 +51,7 @@ def build_demo(pipelines: dict[str, MedSegLatDiffPipeline], problems: list[str] 
         gr.Markdown(texts.HEAD, elem_id="head")
         gr.HTML("".join(texts.problem(sentence) for sentence in problems))
         with gr.Row(equal_height=False):
-            with gr.Column(scale=2, min_width=320):
+            with gr.Column(scale=2, min_width=320, elem_id="choices"):
                 inputs, examples, run, cancel, status = build_inputs(handlers)
             with gr.Column(scale=3, min_width=320):
                 picture = gr.Image(
@@ -76,8 +78,16 @@ def connect(handlers: Handlers, inputs: list, examples, run, cancel, status, pic
     clicked = run.click(handlers.segment_page, **sampling, **SAMPLING, api_visibility="private")
     chosen = examples.select(choose_example, None, image, **hidden, queue=False)
     followed = chosen.then(handlers.segment_page, **sampling, **SAMPLING, api_visibility="private")
+    gr.on([run.click, examples.select], fn=None, js=SCROLL, api_visibility="private")
     cancel.click(cancelled, None, [status, cancel], cancels=[clicked, followed], **hidden, queue=False)
-    gr.on([image.upload, image.clear], handlers.preview, [image, model], [status, picture, column], **hidden)
+    gr.on(
+        [image.upload, image.clear],
+        handlers.preview,
+        [image, model],
+        [status, picture, column],
+        **hidden,
+        trigger_mode="always_last",
+    )
     gr.on(
         [threshold.input, outlines.input],
         redraw,

@@ -25,18 +25,16 @@ ARRAYS = ("masks", "confidence", "uncertainty", "consensus")
 class Downloads(NamedTuple):
     """Paths of the files; no DICOM Segmentation where the input was none, or lacks what the standard asks for."""
 
-    masks: Path
-    arrays: Path
-    numbers: Path
-    dicom: Path | None
+    masks: str
+    arrays: str
+    dicom: str | None
 
 
 def write_downloads(job: Job, segmentation: Segmentation, folder: Path) -> Downloads:
-    """Writes every file into `folder`, which must exist, under names that tell nothing of the upload."""
-    files = Downloads(*(folder / name for name in ("masks.zip", "arrays.npz", "numbers.json", "segmentation.dcm")))
+    """Writes the results into `folder`, which must exist, under names that tell nothing of the upload."""
+    files = Downloads(*(str(folder / name) for name in ("masks.zip", "arrays.npz", "segmentation.dcm")))
     arrays = {name: getattr(segmentation, name) for name in ARRAYS}
     np.savez_compressed(files.arrays, image=job.upload.image, **arrays)
-    files.numbers.write_text(json.dumps(job.numbers(segmentation), indent=2) + "\n")
     with tempfile.TemporaryDirectory() as pictures, zipfile.ZipFile(files.masks, "w") as archive:
         for name, array in arrays.items():
             write_png(Path(pictures), "mask" if name == "masks" else name, to_pil(array))
@@ -47,7 +45,14 @@ def write_downloads(job: Job, segmentation: Segmentation, folder: Path) -> Downl
     return files
 
 
-def write_dicom(source: bytes, model: str, segmentation: Segmentation, path: Path) -> bool:
+def write_numbers(numbers: dict, folder: Path) -> str:
+    """Writes settings and numbers as JSON, and tells where."""
+    path = folder / "numbers.json"
+    path.write_text(json.dumps(numbers, indent=2) + "\n")
+    return str(path)
+
+
+def write_dicom(source: bytes, model: str, segmentation: Segmentation, path: str) -> bool:
     """Writes the consensus (segment 1) and the hypotheses (from 2) as binary segments that refer to the source image.
 
     The file names the patient, as every DICOM object must: it goes back to whoever sent the image.

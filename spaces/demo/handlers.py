@@ -1,7 +1,9 @@
 """What happens when something is clicked: from inputs to the values that the page's components show."""
 
 import logging
+import shutil
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +12,7 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 import texts
-from downloads import Downloads, write_downloads
+from downloads import Downloads, write_downloads, write_numbers
 from gradio.utils import get_upload_folder
 from limits import InputError, check_settings, read_upload
 from pictures import draw_map, draw_outlines, draw_tiles
@@ -52,12 +54,13 @@ class Handlers:
                     picture = draw_outlines(job.upload.image, masks, range(len(masks)))
                     yield texts.progress(len(masks), job.num_masks), RUNNING, picture, *HIDDEN
                 segmentation = job.finish(masks)
-                files = write_downloads(job, segmentation, new_folder())
-                yield results(job, segmentation, files)
+                folder = new_folder()
+                files = write_downloads(job, segmentation, folder)
+                yield results(job, segmentation, files, write_numbers(job.numbers(segmentation), folder))
         except InputError as error:
             yield texts.problem(str(error)), IDLE, gr.skip(), *HIDDEN
 
-    def segment(self, image, model, num_masks, num_inference_steps, seed) -> tuple[dict, Path, Path, Path | None]:
+    def segment(self, image, model, num_masks, num_inference_steps, seed) -> tuple[dict, str, str, str | None]:
         """Several plausible masks for one image: the numbers, the masks as PNG, all arrays, DICOM Segmentation."""
         try:
             with only_sentences():
@@ -65,7 +68,7 @@ class Handlers:
                 *_, masks = job.sample()
                 segmentation = job.finish(masks)
                 files = write_downloads(job, segmentation, new_folder())
-                return job.numbers(segmentation), files.masks, files.arrays, files.dicom
+                return job.numbers(segmentation), *files
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
@@ -102,7 +105,7 @@ def redraw(stored: tuple | None, shown: Sequence[str], percent: float) -> tuple:
     return gr.skip(), picture, texts.cards(masks, consensus, percent / 100, spacing)
 
 
-def results(job: Job, segmentation: Segmentation, files: Downloads) -> tuple:
+def results(job: Job, segmentation: Segmentation, files: Downloads, numbers: str) -> tuple:
     """Every value that the page shows at the end."""
     upload, masks, percent = job.upload, segmentation.masks, round(100 * segmentation.threshold)
     names = [CONSENSUS, *(str(number) for number in range(1, len(masks) + 1))]
@@ -113,15 +116,17 @@ def results(job: Job, segmentation: Segmentation, files: Downloads) -> tuple:
         IDLE,
         draw_outlines(upload.image, masks, *chosen(names, segmentation.consensus)),
         SHOW,
-        (str(files.arrays), upload.spacing),
+        (files.arrays, upload.spacing),
         gr.update(choices=names, value=names),
         gr.update(value=percent),
         texts.cards(masks, segmentation.consensus, segmentation.threshold, upload.spacing),
         draw_map(segmentation.confidence, VIRIDIS),
         draw_map(segmentation.uncertainty, MAGMA),
         list(zip(draw_tiles(upload.image, masks), captions, strict=True)),
-        *(gr.update(value=path) for path in files[:3]),
-        gr.update(value=files.dicom, visible=files.dicom is not None),
+        *(
+            gr.update(value=path, visible=path is not None)
+            for path in (files.masks, files.arrays, numbers, files.dicom)
+        ),
     )
 
 
@@ -131,9 +136,12 @@ def chosen(shown: Sequence[str], consensus: np.ndarray) -> tuple[list[int], np.n
 
 
 def new_folder() -> Path:
-    """In the folder that Gradio serves from and cleans."""
-    parent = Path(get_upload_folder())
+    """Where Gradio serves from and deletes what was handed out; what it never handed out is swept here."""
+    parent = Path(get_upload_folder(), "results")
     parent.mkdir(parents=True, exist_ok=True)
+    for old in parent.iterdir():
+        if old.stat().st_mtime < time.time() - 60 * texts.KEEP_MINUTES:
+            shutil.rmtree(old, ignore_errors=True)
     return Path(tempfile.mkdtemp(dir=parent))
 
 

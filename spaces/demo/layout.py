@@ -21,11 +21,8 @@ def build_inputs(handlers: Handlers) -> tuple:
     model = gr.Dropdown(names, value=names[0] if names else None, label="Model")
     image = gr.File(label="Image (PNG, JPEG or DICOM)", type="binary", height=150, elem_id="upload")
     examples = gr.Gallery(
-        [
-            (thumbnail(path), path.stem.replace("-", " ") + (" (DICOM)" if path.suffix == ".dcm" else ""))
-            for path in EXAMPLES
-        ],
-        label="Or click an example (simulated)",
+        [(thumbnail(path), example_name(path)) for path in EXAMPLES],
+        label="Or click an example: simulated nodules",
         columns=5,
         height="auto",
         allow_preview=False,
@@ -37,10 +34,10 @@ def build_inputs(handlers: Handlers) -> tuple:
     with gr.Row():
         num_masks = gr.Number(masks, label="Hypotheses", info=f"1 to {MAX_MASKS}", min_width=90, elem_id="masks")
         num_steps = gr.Number(steps, label="Steps", info=f"1 to {MAX_STEPS}", min_width=90, elem_id="steps")
-        seed = gr.Number(0, label="Seed", info="same seed, same masks", min_width=90, elem_id="seed")
+        seed = gr.Number(0, label="Seed", info="repeats a run", min_width=90, elem_id="seed")
     with gr.Row():
-        run = gr.Button("Segment", variant="primary", elem_id="run")
-        cancel = gr.Button("Cancel", variant="stop", interactive=False, elem_id="cancel")
+        run = gr.Button("Segment", variant="primary", min_width=120, elem_id="run")
+        cancel = gr.Button("Cancel", min_width=120, interactive=False, elem_id="cancel")
     status = gr.HTML("", elem_id="status")
     model.change(handlers.defaults, model, [num_masks, num_steps], api_visibility="private")
     return [image, model, num_masks, num_steps, seed], examples, run, cancel, status
@@ -90,10 +87,15 @@ def build_results() -> list:
 
 def build_map(label: str, anchors: str, ticks: tuple[str, ...], meaning: str) -> gr.Image:
     """A map above its scale."""
-    with gr.Column(min_width=240):
+    with gr.Column(min_width=150):
         picture = gr.Image(label=label, format="png", interactive=False, buttons=["fullscreen"], elem_id=label.lower())
         gr.HTML(texts.scale(anchors, ticks, meaning))
     return picture
+
+
+def example_name(path: Path) -> str:
+    """What kind of nodule the example shows."""
+    return "DICOM" if path.suffix == ".dcm" else path.stem.removeprefix("nodule-").replace("-", " ")
 
 
 def thumbnail(path: Path) -> PIL.Image.Image:

@@ -1,0 +1,210 @@
+"""The demo's page in a real browser: what a visitor does, at the width of a desk and of a phone."""
+
+import io
+import os
+import shutil
+import threading
+import zipfile
+from pathlib import Path
+
+import limits
+import numpy as np
+import PIL.Image
+import pytest
+import texts
+import torch
+from conftest import tiny_pipeline
+from demo_fixtures import SECRET, dicom, phantom_png, png_bomb, serve
+from layout import EXAMPLES
+from playwright.sync_api import expect, sync_playwright
+from sampling import CHUNK
+
+from medseglatdiff.images import load_image
+
+MASKS, STEPS = CHUNK + 2, 2
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(not CHROMIUM and not os.environ.get("CI"), reason="needs Debian's package chromium")
+
+
+@pytest.fixture(scope="module")
+def gate() -> threading.Event:
+    """While it is closed, the model `slow` stands still."""
+    return threading.Event()
+
+
+@pytest.fixture(scope="module")
+def pipelines(gate) -> dict:
+    options = dict(default_num_masks=MASKS, default_num_inference_steps=STEPS)
+    slow = tiny_pipeline(**options)
+    slow.unet.register_forward_pre_hook(lambda *_: gate.wait(60) and None)
+    return {"tiny": tiny_pipeline(**options), "slow": slow}
+
+
+@pytest.fixture(scope="module")
+def url(pipelines, tmp_path_factory):
+    with serve(pipelines, tmp_path_factory.mktemp("cache")) as (_, url):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser():
+    options = ["--no-sandbox", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM or "/usr/bin/chromium", args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Opens pages; at the end none may have logged an error or asked for anything but loopback."""
+    contexts, complaints = [], []
+
+    def visit(url: str, width: int = 1280):
+        contexts.append(browser.new_context(viewport={"width": width, "height": 844}))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(15_000)
+        page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda r: r.url.startswith((url, "data:", "blob:")) or complaints.append(r.url))
+        page.goto(url)
+        expect(page.locator("#examples img")).to_have_count(len(EXAMPLES))
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+def click_example(page, index: int = 1):
+    page.locator("#examples button").nth(index).click()
+    expect(page.locator("#gallery img")).to_have_count(MASKS)
+    expect(page.locator("#status")).to_contain_text(f"{MASKS} hypotheses by tiny in")
+
+
+def upload(page, name: str, data: bytes):
+    if page.get_by_label("Clear").is_visible():
+        page.get_by_label("Clear").click()
+    page.set_input_files("#upload input[type=file]", {"name": name, "mimeType": "image/png", "buffer": data})
+
+
+def own_output(pipelines, image):
+    generator = torch.Generator().manual_seed(0)
+    return pipelines["tiny"](load_image(image), MASKS, STEPS, generator, batch_size=CHUNK)
+
+
+def picture(page) -> str:
+    return page.locator("#picture img").get_attribute("src")
+
+
+def test_example_threshold_outlines_and_zip(visit, url, pipelines):
+    page = visit(url)
+    click_example(page)
+    output = own_output(pipelines, EXAMPLES[1])
+    areas = output.masks[0].sum(axis=(1, 2))
+    expect(page.locator("#cards")).to_contain_text(f"{areas.min():,} to {areas.max():,} px")
+    expect(page.locator("#gallery .caption-label").first).to_contain_text(f"1: {areas[0]:,} px")
+    expect(page.locator("body")).to_contain_text("Not a medical device")
+    # the threshold moves the consensus over the same confidence map; the model is not asked again
+    asked = []
+    hook = pipelines["tiny"].unet.register_forward_hook(lambda *_: asked.append(1))
+    before = picture(page)
+    page.locator("#threshold input[type=range]").press("End")
+    agreed = int((output.confidence[0] >= 1).sum())
+    expect(page.locator("#cards")).to_contain_text(f"{agreed:,} pxarea where at least 100%")
+    expect(page.locator("#picture img")).not_to_have_attribute("src", before)
+    # an outline less, another picture
+    before = picture(page)
+    page.locator("#outlines").get_by_text("3", exact=True).click()
+    expect(page.locator("#picture img")).not_to_have_attribute("src", before)
+    hook.remove()
+    assert not asked
+    with page.expect_download() as download:
+        page.locator("#zip").click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        masks = [PIL.Image.open(io.BytesIO(archive.read(f"mask-{n:02}.png"))) for n in range(1, MASKS + 1)]
+    np.testing.assert_array_equal(np.stack([np.asarray(mask) for mask in masks]), output.masks[0] * np.uint8(255))
+
+
+def test_the_same_example_can_be_clicked_again(visit, url):
+    page = visit(url)
+    click_example(page)
+    page.locator("#seed input").fill("5")
+    before = picture(page)
+    page.locator("#examples button").nth(1).click()
+    expect(page.locator("#picture img")).not_to_have_attribute("src", before)
+    expect(page.locator("#gallery img")).to_have_count(MASKS)
+
+
+def test_broken_files_are_told_and_the_next_one_works(visit, url):
+    page = visit(url)
+    for data, sentence in (
+        (b"text", limits.NO_IMAGE),
+        (png_bomb(60_000, 60_000), limits.TOO_MANY_PIXELS),
+        (phantom_png()[:-60], limits.DAMAGED),
+    ):
+        upload(page, "image.png", data)
+        expect(page.get_by_role("alert").filter(has_text=sentence)).to_be_visible()
+        page.locator("#run").click()
+        expect(page.get_by_role("alert").filter(has_text=sentence)).to_be_visible()
+    upload(page, "image.png", phantom_png())
+    expect(page.locator("#status")).to_contain_text("48 x 40 pixels, ready to segment.")
+    page.locator("#run").click()
+    expect(page.locator("#gallery img")).to_have_count(MASKS)
+
+
+@pytest.mark.parametrize("number", ("0", "10000"))
+def test_numbers_out_of_range_are_told(visit, url, number):
+    page = visit(url)
+    upload(page, "image.png", phantom_png())
+    page.locator("#masks input").fill(number)
+    page.locator("#run").click()
+    expect(page.get_by_role("alert")).to_contain_text(f"from 1 to 32 for hypotheses; you gave {number}.")
+
+
+def test_a_run_can_be_cancelled(visit, url, gate):
+    page = visit(url)
+    upload(page, "image.png", phantom_png())
+    page.get_by_label("Model").click()
+    page.get_by_role("option", name="slow").click()
+    page.locator("#run").click()
+    expect(page.locator("#status")).to_contain_text(f"0 of {MASKS} hypotheses drawn")
+    page.locator("#cancel").click()
+    expect(page.locator("#status")).to_contain_text(texts.CANCELLED)
+    gate.set()  # the model ends what it was at; nothing of it may reach the page
+    page.locator("#examples button").nth(1).click()
+    expect(page.locator("#status")).to_contain_text(f"{MASKS} hypotheses by slow in")
+    expect(page.locator("#gallery img")).to_have_count(MASKS)
+
+
+def test_a_phone_needs_no_scrolling_sideways(visit, url):
+    page = visit(url, width=390)
+    width = "document.documentElement.scrollWidth"
+    assert page.evaluate(width) == 390
+    click_example(page)
+    assert page.evaluate(width) == 390
+
+
+def test_dicom_gives_areas_and_segmentation_and_shows_no_patient(visit, url, capfd):
+    page = visit(url)
+    upload(page, "scan.dcm", dicom())
+    expect(page.locator("#status")).to_contain_text("128 x 128 pixels")
+    page.locator("#run").click()
+    expect(page.locator("#cards")).to_contain_text("mm²")
+    expect(page.locator("#gallery img")).to_have_count(MASKS)
+    assert SECRET not in page.content() + "".join(capfd.readouterr())
+    for button, is_secret in (("#json", False), ("#npz", False), ("#seg", True)):
+        with page.expect_download() as download:
+            page.locator(button).click()
+        assert (SECRET.encode() in Path(download.value.path()).read_bytes()) == is_secret
+
+
+def test_without_models_the_page_says_what_to_do(visit, tmp_path):
+    problem = "The model none could not be loaded. Please check the folder or Hub id none."
+    with serve({}, tmp_path, [problem]) as (_, url):
+        page = visit(url)
+        expect(page.get_by_role("alert")).to_contain_text(problem)
+        page.locator("#examples button").first.click()
+        expect(page.get_by_role("alert").filter(has_text=texts.NO_MODEL)).to_be_visible()
+        page.close()
