@@ -46,8 +46,6 @@ TINY = dict(
 SCRIPT = """
 import json, sys
 sys.path.insert(0, {training!r})
-import torch
-torch.set_num_threads(1)
 from config import Config
 from train import main
 main(Config(**json.loads(sys.argv[1])))

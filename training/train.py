@@ -11,6 +11,7 @@ loads.
 import dataclasses
 import json
 import math
+import os
 import time
 from pathlib import Path
 
@@ -205,6 +206,7 @@ def main(config: Config):
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     if state.is_main_process:
         write_json(output_dir / "config.json", dataclasses.asdict(config))
+    torch.set_num_threads(max(1, os.cpu_count() // state.num_processes))  # `accelerate launch` leaves one thread
     # 1. data
     shape = (config.num_channels, config.sample_size, config.num_classes, config.stretch)
     train, validation = (
