@@ -57,7 +57,7 @@ def dataset_card() -> DatasetCard:
     facts = dict(
         splits="| split | rows |\n|---|---|\n| train | 9,641 |", built="", dropped="", skipped="", duplicates=""
     )
-    return DatasetCard(string.Template(template).substitute(facts))
+    return DatasetCard(string.Template(template).safe_substitute(facts))
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +137,13 @@ def test_one_rater_and_three_classes():
     assert "GED" not in card.text and "Against" not in card.text and "ISIC score" in card.text
     card = model_card(tiny_pipeline(num_classes=3, image_channels=3), {}, {}, repo_id="a/b")
     assert "| **foreground classes** | 3 |" in card.text and "RGB images" in card.text
+
+
+def test_a_licence_without_a_known_name_keeps_its_own(results):
+    data = DatasetCard((ROOT / "dataset_scripts" / "card_cvc_clinicdb.md").read_text("utf-8"))
+    card = model_card(tiny_pipeline(), {}, results, repo_id="a/b", dataset_card=data)
+    assert (card.data.license, card.data.license_name) == ("other", "research-and-education-only")
+    assert "**Licence of the training data.** research-and-education-only; its terms" in card.text
 
 
 def test_local_paths_stay_private(results):

@@ -83,6 +83,18 @@ def test_faulty_checkpoint_is_refused(pipeline, tmp_path, fault):
         MedSegLatDiffPipeline.from_pretrained(tmp_path)
 
 
+def test_weights_in_shards_load_whole_or_not_at_all(tmp_path):
+    unet = tiny_unet()
+    unet.save_pretrained(tmp_path, max_shard_size="50KB")
+    shards = sorted(tmp_path.glob("*-of-*.safetensors"))
+    loaded = MedSegLatDiffUNet.from_pretrained(tmp_path)
+    assert len(shards) > 2
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in unet.state_dict().items())
+    shards[0].unlink()
+    with pytest.raises(OSError, match=f"MedSegLatDiffUNet cannot be loaded: .*{shards[0].name}"):
+        MedSegLatDiffUNet.from_pretrained(tmp_path)
+
+
 def test_pickle_is_refused_even_if_asked_for(pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path)
     pickle_instead(tmp_path)

@@ -29,6 +29,7 @@ routes = {
     "class": class_route,
     "local files only": MedSegLatDiffPipeline.from_pretrained(repo, local_files_only=True),
     "revision": MedSegLatDiffPipeline.from_pretrained(repo, revision=sys.argv[4]),
+    "shards": MedSegLatDiffPipeline.from_pretrained("tester/shards"),
     "shim": DiffusionPipeline.from_pretrained(repo, custom_pipeline=repo, trust_remote_code=True),
     "parts": MedSegLatDiffPipeline(
         image_encoder=MedSegLatDiffVAE.from_pretrained(repo, subfolder="image_encoder"),
@@ -70,6 +71,8 @@ def published(hub, folder, tmp_path_factory):  # noqa: F811
 def test_every_route_gives_the_folders_masks(published, folder, tmp_path):  # noqa: F811
     sha = published.repos[MODEL].refs["main"]
     out = tmp_path / "expected.npy"
+    tiny_pipeline().save_pretrained(tmp_path / "shards", max_shard_size="50KB")
+    published.put("tester/shards", tmp_path / "shards")
     published.python(SEGMENT + ROUTES, tmp_path / "home", MODEL[1], folder, out, sha)
     published.python(
         SEGMENT + OFFLINE, tmp_path / "home", MODEL[1], out, HF_HUB_OFFLINE="1", HF_ENDPOINT="http://x.invalid"

@@ -109,6 +109,7 @@ def data_facts(dataset: str, card: DatasetCard | None) -> dict[str, str]:
     return facts | {
         "name": card.data.pretty_name or facts["name"],
         "license": card.data.license or "",
+        "license_name": card.data.get("license_name", ""),
         "tags": card.data.tags or [],
         "summary": next((part for part in paragraphs if not part.startswith("|")), ""),
         "splits": next((part for part in paragraphs if part.startswith("|")), ""),
@@ -120,6 +121,7 @@ def data_facts(dataset: str, card: DatasetCard | None) -> dict[str, str]:
 def training_facts(settings: dict) -> dict[str, str]:
     """How it was trained, from training.json."""
     config, rows = settings["config"], settings["rows"]
+    features = " The image encoder starts from ImageNet weights." if config.get("image_encoder") else ""
     batch = config["batch_size"] * config["gradient_accumulation_steps"] * settings["num_processes"]
     weight = config["foreground_weight"]
     summary = (
@@ -128,7 +130,8 @@ def training_facts(settings: dict) -> dict[str, str]:
         f"{config['seed']}. A random rater's mask at every step; the kept weights are the moving average "
         f"(decay {config['ema_decay']}) with the best validation score. Mask loss {config['mask_loss']}, foreground "
         f"weight {'from pixel frequencies' if weight is None else weight}; the denoiser learns "
-        f"{config['scheduler']['prediction_type']}. All settings, versions and the commit stand in `training.json`."
+        f"{config['scheduler']['prediction_type']}.{features} All settings, versions and the "
+        "commit stand in `training.json`."
     )
     head = ["stage", "steps", "images per step", "learning rate", "best step", "wall hours", "CPU core hours"]
     stages = [

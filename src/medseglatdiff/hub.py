@@ -95,6 +95,7 @@ def card_metadata(name: str, data: dict, results: dict) -> ModelCardData:
         library_name="diffusers",
         pipeline_tag="image-segmentation",
         license=data.get("license") or "apache-2.0",
+        license_name=data.get("license_name") or None,
         tags=["medseglatdiff", "uncertainty", "latent-diffusion", "arxiv:2512.01292", *data.get("tags", [])],
         datasets=[data["id"]],
         metrics=list(measured) or None,
