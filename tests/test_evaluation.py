@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -120,10 +121,11 @@ def test_plots_are_written(finished):
 
 
 def test_two_processes_give_the_numbers_of_one(finished, pipeline_folder, tmp_path):
-    out = tmp_path / "results.json"
+    folder = shutil.copytree(pipeline_folder, tmp_path / "pipeline")
+    out = folder / "results.json"
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517"]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    words = command_line(pipeline_folder, out, "--steps", "3")
+    words = command_line(folder, out, "--steps", "3")
     subprocess.run([*launch, str(TRAINING / "evaluate.py"), *words], env=environment, check=True, capture_output=True)
     one, two = json.loads(finished.read_text()), json.loads(out.read_text())
     assert two["num_processes"] == 2 and two["num_images"] == LIMIT
@@ -134,7 +136,8 @@ def test_two_processes_give_the_numbers_of_one(finished, pipeline_folder, tmp_pa
 
 
 def test_interrupted_evaluation_resumes(evaluate, finished, pipeline_folder, tmp_path, monkeypatch):
-    out = tmp_path / "results.json"
+    folder = shutil.copytree(pipeline_folder, tmp_path / "pipeline")
+    out = folder / "results.json"  # where a card reads it: what is written there must not look like another model
     monkeypatch.setattr(evaluate, "IMAGES_PER_PART", 8)
     measured = []
 
@@ -144,7 +147,7 @@ def test_interrupted_evaluation_resumes(evaluate, finished, pipeline_folder, tmp
         measured.append(row["image_id"])
         return measure_row(row, *arguments)
 
-    words = command_line(pipeline_folder, out, "--steps", "3")
+    words = command_line(folder, out, "--steps", "3")
     monkeypatch.setattr(evaluate, "measure_row", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate.main(words)

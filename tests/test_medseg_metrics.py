@@ -2,6 +2,7 @@
 
 import doctest
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -103,6 +104,61 @@ def test_page_measures_png_and_npz(app, raters, tmp_path):
     assert isinstance(app.build_demo(), gr.Blocks)
 
 
-def test_page_asks_for_what_is_missing(app):
-    with pytest.raises(gr.Error, match="at least one mask as predictions"):
-        app.measure(None, None)
+def save_png(path: Path, array: np.ndarray) -> str:
+    PIL.Image.fromarray(array.astype(np.uint8)).save(path)
+    return str(path)
+
+
+def save_npz(path: Path, array: np.ndarray) -> str:
+    np.savez(path, masks=array)
+    return str(path)
+
+
+def test_page_refuses_what_are_no_masks(app, tmp_path):
+    good = save_png(tmp_path / "good.png", np.eye(8) * 255)
+    ones = save_png(tmp_path / "ones.png", np.eye(8))  # 0 and 1 mean the same as 0 and 255
+    assert dict(app.measure([good], [ones])[0])["dice"] == 1
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "text.npz").write_text("no archive")
+    bad = {
+        "at least one mask as predictions": None,
+        "grey.png must hold 0 and one other value": [save_png(tmp_path / "grey.png", np.arange(64).reshape(8, 8))],
+        "soft.npz must hold 0 and one other value": [save_npz(tmp_path / "soft.npz", np.linspace(0, 1, 4)[None])],
+        "flat.npz must hold masks": [save_npz(tmp_path / "flat.npz", np.zeros(4))],
+        "predictions must have one size": [good, save_png(tmp_path / "small.png", np.eye(4) * 255)],
+        "Predictions and references must have one size": [str(tmp_path / "small.png")],
+        "text.png cannot be read": [str(tmp_path / "text.png")],
+        "text.npz cannot be read": [str(tmp_path / "text.npz")],
+        "objects.npz cannot be read": [save_npz(tmp_path / "objects.npz", np.array([[None, 1]], dtype=object))],
+    }
+    for message, files in bad.items():
+        with pytest.raises(gr.Error, match=message):
+            app.measure(files, [good])
+
+
+def test_page_answers_over_http(app, tmp_path):
+    gradio_client = pytest.importorskip("gradio_client", reason="needs the extra `demo`")
+    file = gradio_client.handle_file(save_png(tmp_path / "mask.png", np.eye(8) * 255))
+    demo = app.build_demo()
+    _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
+    try:
+        client = gradio_client.Client(address, verbose=False)
+        numbers, picture = client.predict([file], [file], api_name="/measure")
+    finally:
+        demo.close()
+    assert dict(numbers["data"])["dice"] == 1 and picture["type"] == "matplotlib"
+
+
+def test_card_numbers_come_from_the_results_file():
+    card = (FOLDER / "README.md").read_text()
+    results = json.loads((FOLDER.parents[1] / "benchmarks" / "lidc_degenerate.json").read_text())
+    labels = {
+        "always_empty": "always empty",
+        "union": "union of the raters",
+        "majority": "majority of the raters, repeated",
+        "random_rater": "a rater at random",
+    }
+    for name, label in labels.items():
+        ged, hm_iou = (results["degenerate"][name][metric]["value"] for metric in ("ged", "hm_iou"))
+        assert f"| {label} | {ged:.3f} | {hm_iou:.3f} |".replace(" 0.", " .") in card
+    assert f"{results['num_images']:,} slices of {results['num_groups']} patients" in card

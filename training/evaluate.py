@@ -7,8 +7,8 @@ The numbers depend on the rows, `--num-masks`, `--steps` and `--seed` alone: eac
 several processes, which share the processor's cores, give what one gives. Finished images are kept in `results.parts/`
 until the results are written, so the same command carries on after an interruption. Without `--pipeline` only the
 degenerate predictors are measured. Of several `--steps` the last is the headline; all of them stand in `by_steps`.
-With `accelerate launch --mixed_precision bf16` sampling takes half the time on processors that have it. The form of
-results.json is described in medseglatdiff/summary.py.
+With `accelerate launch --mixed_precision bf16` sampling takes half the time. The form of results.json is described in
+medseglatdiff/summary.py.
 """
 
 import argparse
@@ -130,8 +130,10 @@ def parts_folder(options: argparse.Namespace, steps: int, precision: str) -> Pat
     """Where finished images wait: another one for other settings or other weights, so that runs never mix."""
     settings = {name: str(value) for name, value in vars(options).items() if name not in ("out", "steps")}
     if options.pipeline and Path(options.pipeline).is_dir():
-        weights = sorted(Path(options.pipeline).rglob("*"))
-        settings["files"] = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in weights]
+        files = [
+            path for kind in ("json", "safetensors") for path in sorted(Path(options.pipeline).glob(f"*/*.{kind}"))
+        ]
+        settings["files"] = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     digest = hashlib.sha256(json.dumps([settings, steps, precision], sort_keys=True).encode()).hexdigest()[:12]
     return options.out.with_suffix(".parts") / f"steps-{steps}-{digest}"
 
@@ -150,16 +152,15 @@ def circumstances(accelerator: Accelerator) -> dict:
 
 
 def print_results(results: dict):
-    """The headline metrics with their intervals, and a line for each number of steps."""
+    """The headline metrics with their intervals, and a line for each degenerate predictor and number of steps."""
     for name, entry in results["metrics"].items():
         if entry["value"] is not None:
             print(f"{name:24} {entry['value']:8.4f}  [{entry['low']:.4f}, {entry['high']:.4f}]")
-    for steps, block in results.get("by_steps", {}).items():
-        values = {
-            name: block["metrics"][name]["value"] for name in ("dice", "ged", "hm_iou") if name in block["metrics"]
-        }
-        speed = f"{block['masks_per_second']:8.1f} masks/s" if "masks_per_second" in block else ""
-        print(f"{steps:>4} steps ", *(f"{name} {value:.4f} " for name, value in values.items()), speed)
+    lines = dict(results["degenerate"])
+    lines |= {f"{steps} steps": block["metrics"] for steps, block in results.get("by_steps", {}).items()}
+    for label, metrics in lines.items():
+        values = [f"{name} {metrics[name]['value']:.4f}" for name in ("dice", "ged", "hm_iou") if name in metrics]
+        print(f"{label:24} {'  '.join(values)}")
 
 
 def main(arguments: list[str] | None = None):

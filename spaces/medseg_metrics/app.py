@@ -1,5 +1,6 @@
 """A page to try the metrics: predictions and references as PNG or npz go in; numbers and a picture come out."""
 
+import zipfile
 from pathlib import Path
 
 import evaluate
@@ -15,21 +16,36 @@ MODULE = str(Path(__file__).parent)
 BLUE, ORANGE = "#0072B2", "#E69F00"
 
 
-def read_masks(files: list[str] | None, name: str) -> np.ndarray:
-    """Bool `(N, H, W)` of PNG files (above 127 is foreground) and npz files of arrays `(H, W)` or `(N, H, W)`."""
-    masks = []
-    for file in files or []:
-        if file.endswith(".npz"):
-            with np.load(file) as archive:
-                masks += [mask > 0 for array in archive.values() for mask in array.reshape(-1, *array.shape[-2:])]
+def read_file(path: Path) -> list[np.ndarray]:
+    """Masks `(H, W)` of a PNG file, black and one other grey, or of an npz file of arrays `(H, W)` or `(N, H, W)`."""
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = list(archive.values())
         else:
-            masks.append(np.asarray(PIL.Image.open(file).convert("L")) > 127)
+            with PIL.Image.open(path) as image:
+                arrays = [np.asarray(image.convert("L"))]
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise gr.Error(f"{path.name} cannot be read: {error}") from error
+    masks = []
+    for array in arrays:
+        if array.ndim not in (2, 3) or array.size == 0:
+            raise gr.Error(f"{path.name} must hold masks (H, W) or (N, H, W), but has an array {array.shape}.")
+        values = np.unique(array)
+        if len(values[values != 0]) > 1:
+            raise gr.Error(f"{path.name} must hold 0 and one other value, but holds {values[:4].tolist()}.")
+        masks += list(array.reshape(-1, *array.shape[-2:]) != 0)
+    return masks
+
+
+def read_masks(files: list[str] | None, name: str) -> np.ndarray:
+    """All masks of these files, bool `(N, H, W)`."""
+    masks = [mask for file in files or [] for mask in read_file(Path(file))]
     if not masks:
         raise gr.Error(f"Please upload at least one mask as {name}.")
-    if len({mask.shape for mask in masks}) > 1:
-        raise gr.Error(
-            f"All masks of the {name} must have one size, but had {sorted({mask.shape for mask in masks})}."
-        )
+    sizes = sorted({mask.shape for mask in masks})
+    if len(sizes) > 1:
+        raise gr.Error(f"All masks of the {name} must have one size, but had {sizes}.")
     return np.stack(masks)
 
 
