@@ -1,5 +1,6 @@
 """Publish, then load by id in a fresh process with an empty cache, by every route; the card on the Hub is ours."""
 
+import importlib
 import json
 import re
 
@@ -59,6 +60,9 @@ from medseglatdiff.hub import publish
 publish(sys.argv[1], "tester/again")
 publish(sys.argv[2], "tester/again")
 publish(sys.argv[1], "tester/again", revision="half", private=True)
+sys.path.insert(0, "training")
+import publish as command
+command.main(["--space", "spaces/medseg_metrics", "--repo-id", "tester/medseg_metrics"])
 """
 
 
@@ -100,31 +104,54 @@ def test_snippet_runs_as_written(published, tmp_path):
     assert "SHAPE (3, 128, 128) (128, 128)" in done.stdout
 
 
-def test_publishing_again_replaces_everything(hub, folder, tmp_path):  # noqa: F811
-    """A folder with fewer files, then a branch: nothing old stays, and the main branch does not change."""
-    tiny_pipeline(threshold=0.25).save_pretrained(tmp_path / "new")
-    hub.python(AGAIN, tmp_path / "home", folder, tmp_path / "new")
+@pytest.fixture(scope="module")
+def again(hub, folder, tmp_path_factory):  # noqa: F811
+    """Two folders one after the other, the first to a branch as well, and a Space."""
+    home = tmp_path_factory.mktemp("home")
+    tiny_pipeline(threshold=0.25).save_pretrained(home / "new")
+    hub.python(AGAIN, home, folder, home / "new")
+    return hub
+
+
+def test_publishing_again_replaces_everything(again):
     name = ("model", "tester/again")
-    files, branch = hub.files(*name), hub.files(*name, "half")
+    files, branch = again.files(*name), again.files(*name, "half")
     assert json.loads(files["model_index.json"])["threshold"] == 0.25
     assert not [path for path in files if "fp16" in path] and [path for path in branch if "fp16" in path]
-    assert len(hub.repos[name].commits) == 4  # the empty one and three
+    assert len(again.repos[name].commits) == 4  # the empty one and three
 
 
-def test_dry_run_uploads_nothing(hub, folder, tmp_path):  # noqa: F811
+def test_space_is_published_as_it_is(again):
+    paths = [path for path in (ROOT / "spaces" / "medseg_metrics").iterdir() if path.is_file()]
+    assert again.files("space", "tester/medseg_metrics") == {path.name: path.read_bytes() for path in paths}
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """training/publish.py in this process, for what needs no Hub."""
+    monkeypatch.syspath_prepend(str(ROOT / "training"))
+    return importlib.import_module("publish").main
+
+
+def test_dry_run_writes_the_card_and_uploads_nothing(hub, folder, command, capsys):  # noqa: F811
     requests = len(hub.log)
-    done = hub.publish(tmp_path, folder, "--repo-id", "tester/dry", "--dry-run")
-    assert len(hub.log) == requests
-    assert re.search(r"^ +\d[\d,]*  unet/diffusion_pytorch_model.safetensors$", done.stdout, re.MULTILINE)
-    assert "README.md" in done.stdout and ".secret" not in done.stdout
+    command([str(folder), "--repo-id", "tester/dry", "--dry-run"])
+    listed = capsys.readouterr().out
+    assert re.search(r"^ +\d[\d,]*  unet/diffusion_pytorch_model.safetensors$", listed, re.MULTILINE)
+    assert "README.md" in listed and ".secret" not in listed and len(hub.log) == requests
     assert 'from_pretrained("tester/dry")' in (folder / "README.md").read_text("utf-8")
 
 
-def test_space_is_published_as_it_is(hub, tmp_path):  # noqa: F811
-    space = ROOT / "spaces" / "medseg_metrics"
-    hub.publish(tmp_path, "--space", "spaces/medseg_metrics", "--repo-id", "tester/medseg_metrics")
-    files = hub.files("space", "tester/medseg_metrics")
-    assert files == {path.name: path.read_bytes() for path in space.iterdir() if path.is_file()}
+def test_cards_of_several_folders_at_once(command, tmp_path):
+    for name in ("one", "two"):
+        tiny_pipeline().save_pretrained(tmp_path / name)
+    data = ROOT / "dataset_scripts" / "card_phantom.md"
+    command([str(tmp_path / "one"), str(tmp_path / "two"), "--card-only", "--dataset-card", str(data)])
+    for name in ("one", "two"):
+        assert (tmp_path / name / "dataset.md").read_bytes() == data.read_bytes()
+        card = ModelCard.load(tmp_path / name / "README.md")
+        assert f"# {name}\n" in card.text and card.data.license == "apache-2.0"
+        assert "Trained on Multi-rater phantoms: Synthetic lesions" in card.text
 
 
 @pytest.mark.parametrize(
@@ -133,14 +160,12 @@ def test_space_is_published_as_it_is(hub, tmp_path):  # noqa: F811
         (["FOLDER"], "`--repo-id` must be given"),
         (["no/such/folder", "--repo-id", "a/b"], "must be a model's and hold model_index.json"),
         (["--space", "FOLDER", "--repo-id", "a/b", "--card-only"], "a Space has its own card"),
+        (["FOLDER", "FOLDER", "--repo-id", "a/b"], "`folder` must be one folder"),
     ],
 )
-def test_wrong_use_is_told_in_a_line(folder, arguments, message, monkeypatch, capsys):  # noqa: F811
-    monkeypatch.syspath_prepend(str(ROOT / "training"))
-    import publish as command
-
+def test_wrong_use_is_told_in_a_line(folder, arguments, message, command, capsys):  # noqa: F811
     with pytest.raises(SystemExit) as error:
-        command.main([str(folder) if argument == "FOLDER" else argument for argument in arguments])
+        command([str(folder) if argument == "FOLDER" else argument for argument in arguments])
     assert message in str(error.value) + capsys.readouterr().err
 
 

@@ -112,8 +112,25 @@ def test_a_stored_checkpoint_outlives_the_renaming_of_a_module(folder, tmp_path,
     hub.python(RENAMED, tmp_path / "home", folder, tmp_path, PYTHONPATH=str(tmp_path))
 
 
-def test_hf_command_round_trip(hub: Hub, folder, tmp_path):  # noqa: F811
-    hf = shutil.which("hf", path=Path(sys.executable).parent) or pytest.skip("the hf command is not here")
+@pytest.fixture
+def hf() -> str:
+    return shutil.which("hf", path=Path(sys.executable).parent) or pytest.skip("the hf command is not here")
+
+
+def test_hf_command_finds_weights_that_were_tampered_with(hf, hub: Hub, folder, tmp_path):  # noqa: F811
+    """No format notices a flipped bit: the checksums of the Hub do."""
+    hub.put("tester/checked", folder)
+    hub.run([hf, "download", "tester/checked"], tmp_path)
+    hub.run([hf, "cache", "verify", "tester/checked"], tmp_path)
+    (weights,) = tmp_path.rglob("unet/diffusion_pytorch_model.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.resolve().write_bytes(content)
+    done = hub.run([hf, "cache", "verify", "tester/checked"], tmp_path, check=False)
+    assert done.returncode and "unet/diffusion_pytorch_model.safetensors: expected" in done.stdout + done.stderr
+
+
+def test_hf_command_round_trip(hf, hub: Hub, folder, tmp_path):  # noqa: F811
     source = tmp_path / "source"
     shutil.copytree(folder, source, ignore=shutil.ignore_patterns(".*"))
     hub.run([hf, "upload", "tester/by-hand", str(source), "."], tmp_path / "home")

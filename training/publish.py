@@ -1,11 +1,11 @@
 """Publishes a pipeline or a Space: one commit that replaces what the repository held.
 
-    python training/publish.py pipelines/medseglatdiff-lidc-idri --card-only
+    python training/publish.py pipelines/*/ --card-only
     python training/publish.py pipelines/medseglatdiff-lidc-idri --repo-id ORG/NAME [--private] [--dry-run]
     python training/publish.py --space spaces/medseg_metrics --repo-id ORG/NAME
 
 A pipeline's README.md is a function of the files beside it: training.json, results.json and dataset.md, the card of
-its training data. `--card-only` writes it; the published one names ORG/NAME in its snippet.
+its training data. `--card-only` writes it for every folder named; the published one names ORG/NAME in its snippet.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from medseglatdiff.hub import check_folder, folder_card, publish, stage
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="a saved pipeline, or with --space a Space")
+    parser.add_argument("folders", type=Path, nargs="+", metavar="folder", help="a pipeline, or with --space a Space")
     parser.add_argument("--repo-id", metavar="ORG/NAME", help="where to publish; created if it does not exist")
     parser.add_argument("--space", action="store_true", help="the folder is a Space")
     parser.add_argument("--private", action="store_true", help="if the repository is created")
@@ -34,6 +34,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not (options.repo_id or options.card_only):
         parser.error("`--repo-id` must be given, unless `--card-only` is.")
+    if len(options.folders) > 1 and not options.card_only:
+        parser.error(f"`folder` must be one folder, unless `--card-only` is given, but was {len(options.folders)}.")
     if options.space and (options.card_only or options.dataset_card):
         parser.error("`--card-only` and `--dataset-card` must not be given with `--space`: a Space has its own card.")
     return options
@@ -60,27 +62,33 @@ def list_upload(folder: Path, repo_id: str, repo_type: str):
 
 def main(arguments: list[str] | None = None):
     options = parse_arguments(arguments)
-    folder, repo_type = options.folder, "space" if options.space else "model"
     try:
-        check_folder(folder, repo_type)
-        if options.dataset_card:
-            shutil.copyfile(options.dataset_card, folder / "dataset.md")
-        if options.card_only or (options.dry_run and not options.space):
-            write_card(folder, options.repo_id or folder.as_posix())
-        if options.dry_run:
-            list_upload(folder, options.repo_id, repo_type)
-        if options.card_only or options.dry_run:
-            return
-        commit = publish(
-            folder,
-            options.repo_id,
-            repo_type=repo_type,
-            private=options.private,
-            revision=options.revision,
-            commit_message=options.message,
-        )
+        for folder in options.folders:
+            run(folder, options)
     except (OSError, ValueError, httpx.HTTPError) as error:
         raise SystemExit(f"publish: {error}") from error
+
+
+def run(folder: Path, options: argparse.Namespace):
+    """Writes the card, lists or publishes one folder."""
+    repo_type = "space" if options.space else "model"
+    check_folder(folder, repo_type)
+    if options.dataset_card:
+        shutil.copyfile(options.dataset_card, folder / "dataset.md")
+    if options.card_only or (options.dry_run and not options.space):
+        write_card(folder, options.repo_id or folder.as_posix())
+    if options.dry_run:
+        list_upload(folder, options.repo_id, repo_type)
+    if options.card_only or options.dry_run:
+        return
+    commit = publish(
+        folder,
+        options.repo_id,
+        repo_type=repo_type,
+        private=options.private,
+        revision=options.revision,
+        commit_message=options.message,
+    )
     print(commit.commit_url)
 
 
