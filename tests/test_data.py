@@ -1,11 +1,15 @@
 """The column contract, splits in memory, and the stream of training samples."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 
 from medseglatdiff.data import (
+    COLUMNS,
     colour_jitter,
     dihedral,
     load_split,
@@ -68,10 +72,14 @@ def test_colour_jitter_leaves_grey_alone_and_stays_in_range():
 
 
 def test_labels():
-    assert to_labels(square(200), 1).sum() == 9 and to_labels(square(100), 1).sum() == 0
+    assert to_labels(square(200), 1).sum() == 9 and to_labels(square(0), 1).sum() == 0
     assert to_labels(square(2), 3).max() == 2
     with pytest.raises(ValueError, match="`masks` must hold labels up to 3"):
         to_labels(square(4), 3)
+    with pytest.raises(ValueError, match="`masks` must hold 0 and 255, but hold up to 1"):
+        to_labels(square(1), 1)
+    with pytest.raises(ValueError, match=r"`masks` must be grey, but were of shape \(8, 8, 3\)"):
+        to_labels(np.stack([square()] * 3, -1), 1)
     labels = torch.tensor([[[0, 2], [1, 0]]])
     assert torch.equal(one_hot(labels, 2).argmax(dim=1), labels) and one_hot(labels, 2).shape == (1, 3, 2, 2)
 
@@ -99,9 +107,54 @@ def test_bad_rows_are_named():
 
 def test_data_sets_without_the_contract_are_refused(tmp_path):
     datasets = pytest.importorskip("datasets")
-    datasets.Dataset.from_dict({"image": [1], "label": [2]}).to_parquet(tmp_path / "train-00000-of-00001.parquet")
+    datasets.Dataset.from_dict({"image": [1], "label": [2]}).to_parquet(tmp_path / "a" / "train.parquet")
     with pytest.raises(ValueError, match="`dataset` must have the columns"):
-        open_split(str(tmp_path), "train")
+        open_split(str(tmp_path / "a"), "train")
+    with pytest.raises(ValueError, match="`split` must be one of train of .*, but was 'test'"):
+        open_split(str(tmp_path / "a"), "test")
+    datasets.Dataset.from_dict({name: ["x"] for name in COLUMNS}).to_parquet(tmp_path / "b" / "train.parquet")
+    with pytest.raises(ValueError, match="list of images as `masks`"):
+        open_split(str(tmp_path / "b"), "train")
+
+
+def imagefolder(folder: Path, lines: list[dict]) -> Path:
+    """An imagefolder as one makes it by hand: images 20 x 16, masks in a folder of their own, metadata.jsonl."""
+    folder.mkdir(parents=True)
+    for number, line in enumerate(lines):
+        PIL.Image.fromarray(np.full((16, 20), 10 * number, np.uint8)).save(folder / line["file_name"])
+        for rater, name in enumerate(line["mask_file_names"]):
+            mask = np.zeros((16, 20), np.uint8)
+            mask[2 : 5 + number + rater, 3:9] = 255
+            (folder / name).parent.mkdir(exist_ok=True)
+            PIL.Image.fromarray(mask).save(folder / name)
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_imagefolder_by_name_and_by_folder(tmp_path):
+    pytest.importorskip("datasets")
+    for split in ("train", "validation"):
+        lines = [{"file_name": f"{n}.png", "mask_file_names": [f"masks/{n}-0.png", f"masks/{n}-1.png"]} for n in "abc"]
+        imagefolder(tmp_path / "d" / split, lines)
+    for rows in (
+        open_split("imagefolder", "validation", data_dir=str(tmp_path / "d")),
+        open_split(str(tmp_path / "d"), "validation"),
+    ):
+        assert rows["image_id"] == rows["group_id"] == ["a", "b", "c"]
+        assert [int((np.asarray(mask) > 0).sum()) for mask in rows[1]["masks"]] == [24, 30]
+        assert np.unique(rows[2]["image"]).tolist() == [20]
+
+
+def test_imagefolder_keeps_what_its_metadata_says(tmp_path):
+    pytest.importorskip("datasets")
+    names = [{"file_name": f"{n}.png", "mask_file_names": [f"m/{n}.png"], "image_id": f"i{n}"} for n in range(3)]
+    splits = ("train", "test", "train")
+    lines = [{**name, "group_id": "p", "split": split} for name, split in zip(names, splits, strict=True)]
+    folder = str(imagefolder(tmp_path / "d", lines))
+    rows = open_split("imagefolder", "train", data_dir=folder)
+    assert rows["image_id"] == ["i0", "i2"] and rows["group_id"] == ["p", "p"]
+    with pytest.raises(ValueError, match="`split` must be one of train, test"):
+        open_split("imagefolder", "validation", data_dir=folder)
 
 
 def test_phantom_splits_differ():

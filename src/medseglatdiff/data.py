@@ -78,7 +78,7 @@ def to_labels(mask, num_classes: int) -> np.ndarray:
     """
     array = np.asarray(mask)
     if array.ndim != 2:
-        raise ValueError(f"`masks` must be grey, but were of shape {array.shape}: see dataset_scripts/folder.py.")
+        raise ValueError(f"`masks` must be grey, but were of shape {array.shape}: see folder.py.")
     if num_classes == 1:
         if 0 < array.max() <= 127:
             raise ValueError(f"`masks` must hold 0 and 255, but hold up to {array.max()}: see folder.py.")
