@@ -1,10 +1,10 @@
 """Which share of an evaluation do the metrics take? On LIDC-IDRI slices with 16 masks; writes a JSON beside it.
 
-    python benchmarks/metrics_profile.py --dataset data/lidc-idri --limit 1000
+    python benchmarks/metrics_profile.py --pipeline pipelines/medseglatdiff-lidc-idri --dataset data/lidc-idri
 
-The metrics are timed on every image, with the masks of random raters in place of a model's. Sampling, 10 steps of the
-default U-Net with random weights (time does not depend on their values), is timed on a few images. Single metrics are
-timed on 16 samples and 4 raters of 128 x 128 pixels, and memory on 100 samples.
+The metrics are timed on every image, with the masks of random raters in place of a model's; sampling, with the
+checkpoint's own number of steps, on a few images. Single metrics are timed on 16 samples and 4 raters of 128 x 128
+pixels, and memory on 100 samples.
 """
 
 import argparse
@@ -18,16 +18,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler
 
-from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffUNet, MedSegLatDiffVAE
+from medseglatdiff import MedSegLatDiffPipeline
 from medseglatdiff import metrics as functions
 from medseglatdiff.data import open_split
 from medseglatdiff.evaluation import degenerate_samples, measure_row, predict, read_raters
 from medseglatdiff.pipeline import binary_entropy
 from medseglatdiff.summary import summarize
 
-NUM_MASKS, STEPS = 16, 10
+NUM_MASKS = 16
 
 
 def random_rater_prediction(raters: np.ndarray, seed: int) -> tuple[np.ndarray, ...]:
@@ -37,16 +36,13 @@ def random_rater_prediction(raters: np.ndarray, seed: int) -> tuple[np.ndarray, 
     return samples, confidence, binary_entropy(torch.from_numpy(confidence)).numpy(), confidence >= 0.5
 
 
-def sampling_seconds(rows: list[dict]) -> float:
-    """Seconds per image for the masks of the default architecture."""
-    encoder = MedSegLatDiffVAE(in_channels=1, out_channels=1)
-    unet = MedSegLatDiffUNet(condition_channels=encoder.condition_channels)
-    scheduler = DDIMScheduler(prediction_type="v_prediction", clip_sample=False)
-    pipeline = MedSegLatDiffPipeline(encoder, MedSegLatDiffVAE(), unet, scheduler)
+def sampling_seconds(pipeline: MedSegLatDiffPipeline, rows: list[dict]) -> float:
+    """Seconds per image for its masks."""
     pipeline.set_progress_bar_config(disable=True)
-    list(predict(pipeline, rows[:1], NUM_MASKS, STEPS, seed=0))  # warm up
+    steps = pipeline.config.default_num_inference_steps
+    list(predict(pipeline, rows[:1], NUM_MASKS, steps, seed=0))  # warm up
     started = time.perf_counter()
-    list(predict(pipeline, rows, NUM_MASKS, STEPS, seed=0))
+    list(predict(pipeline, rows, NUM_MASKS, steps, seed=0))
     return (time.perf_counter() - started) / len(rows)
 
 
@@ -75,6 +71,7 @@ def single_metrics() -> dict:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pipeline", default="pipelines/medseglatdiff-lidc-idri", help="folder or Hub id")
     parser.add_argument("--dataset", default="data/lidc-idri")
     parser.add_argument("--limit", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
@@ -91,7 +88,8 @@ def main():
     summary = time.perf_counter() - started
     for row, prediction in zip(rows[:50], predictions[:50], strict=True):
         profile.runcall(measure_row, row, NUM_MASKS, 0, prediction)
-    sampling = sampling_seconds(rows[:5])
+    pipeline = MedSegLatDiffPipeline.from_pretrained(options.pipeline)
+    sampling = sampling_seconds(pipeline, rows[:8])
     metric_seconds = per_image * len(rows) + summary
     statistics = pstats.Stats(profile).stats.items()
     own = {name: cumulative for (file, _, name), (*_, cumulative, _) in statistics if "medseglatdiff" in file}
@@ -99,7 +97,7 @@ def main():
         "device": f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
         "num_images": len(rows),
         "num_masks": NUM_MASKS,
-        "num_inference_steps": STEPS,
+        "num_inference_steps": pipeline.config.default_num_inference_steps,
         "metric_milliseconds_per_image": 1000 * per_image,
         "summary_seconds": summary,
         "sampling_seconds_per_image": sampling,

@@ -130,10 +130,8 @@ def parts_folder(options: argparse.Namespace, steps: int, precision: str) -> Pat
     """Where finished images wait: another one for other settings or other weights, so that runs never mix."""
     settings = {name: str(value) for name, value in vars(options).items() if name not in ("out", "steps")}
     if options.pipeline and Path(options.pipeline).is_dir():
-        files = [
-            path for kind in ("json", "safetensors") for path in sorted(Path(options.pipeline).glob(f"*/*.{kind}"))
-        ]
-        settings["files"] = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        files = [*Path(options.pipeline).glob("*/*.json"), *Path(options.pipeline).glob("*/*.safetensors")]
+        settings["files"] = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(files)]
     digest = hashlib.sha256(json.dumps([settings, steps, precision], sort_keys=True).encode()).hexdigest()[:12]
     return options.out.with_suffix(".parts") / f"steps-{steps}-{digest}"
 
