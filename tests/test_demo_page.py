@@ -28,8 +28,14 @@ pytestmark = pytest.mark.skipif(not CHROMIUM and not os.environ.get("CI"), reaso
 
 @pytest.fixture(scope="module")
 def gate() -> threading.Event:
-    """While it is closed, the model `slow` stands still."""
+    """Until it is set, the model `slow` stands still."""
     return threading.Event()
+
+
+@pytest.fixture(autouse=True)
+def nothing_stands_still(gate):
+    yield
+    gate.set()
 
 
 @pytest.fixture(scope="module")
@@ -171,8 +177,10 @@ def test_a_run_can_be_cancelled(visit, url, gate):
     page.locator("#run").click()
     expect(page.locator("#status")).to_contain_text(f"0 of {MASKS} hypotheses drawn")
     page.locator("#cancel").click()
-    expect(page.locator("#status")).to_contain_text(texts.CANCELLED)
-    gate.set()  # the model ends what it was at; nothing of it may reach the page
+    expect(page.locator("#status")).to_contain_text(texts.STOPPING)
+    gate.set()  # the model ends the chunk at hand, and nothing of it reaches the page
+    expect(page.locator("#status")).to_contain_text(texts.STOPPED)
+    expect(page.locator("#gallery")).to_be_hidden()
     page.locator("#examples button").nth(1).click()
     expect(page.locator("#status")).to_contain_text(f"{MASKS} hypotheses by slow in")
     expect(page.locator("#gallery img")).to_have_count(MASKS)

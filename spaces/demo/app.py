@@ -5,6 +5,7 @@ MEDSEGLATDIFF_MODELS=FOLDER_OR_HUB_ID,... python app.py
 
 import os
 from pathlib import Path
+from uuid import uuid4
 
 import gradio as gr
 import texts
@@ -72,14 +73,22 @@ def connect(handlers: Handlers, inputs: list, examples, run, cancel, status, pic
     image, model = inputs[:2]
     column, stored, outlines, threshold, cards = results[:5]
     hidden = dict(api_visibility="private", show_progress="hidden")
-    sampling = dict(
-        inputs=inputs, outputs=[status, cancel, picture, *results], show_progress="minimal", show_progress_on=status
+    example = gr.State()
+    examples.select(choose_example, None, [image, example], **hidden)
+    sampled = gr.on(  # one event for both triggers: Gradio's page cancels several one after the other, too late
+        [run.click, example.change],
+        handlers.segment_page,
+        inputs,
+        [status, cancel, picture, *results],
+        show_progress="minimal",
+        show_progress_on=status,
+        trigger_mode="always_last",
+        api_visibility="private",
+        **SAMPLING,
     )
-    clicked = run.click(handlers.segment_page, **sampling, **SAMPLING, api_visibility="private")
-    chosen = examples.select(choose_example, None, image, **hidden, queue=False)
-    followed = chosen.then(handlers.segment_page, **sampling, **SAMPLING, api_visibility="private")
+    cancel.click(stopping, None, [status, cancel], cancels=sampled, **hidden, queue=False)
+    sampled.failure(stopped, None, [status, cancel], **hidden)
     gr.on([run.click, examples.select], fn=None, js=SCROLL, api_visibility="private")
-    cancel.click(cancelled, None, [status, cancel], cancels=[clicked, followed], **hidden, queue=False)
     gr.on(
         [image.upload, image.clear],
         handlers.preview,
@@ -109,14 +118,19 @@ def publish(handlers: Handlers, inputs: list):
     button.click(handlers.segment, inputs, [numbers, *files], api_name="segment", **SAMPLING)
 
 
-def choose_example(event: gr.SelectData) -> str:
-    """The example's file, as if it had been uploaded."""
-    return str(EXAMPLES[event.index])
+def choose_example(event: gr.SelectData) -> tuple[str, str]:
+    """The example's file, as if it had been uploaded, and a new value that sets off the run."""
+    return str(EXAMPLES[event.index]), uuid4().hex
 
 
-def cancelled() -> tuple:
-    """The page after a cancelled run."""
-    return texts.said(texts.CANCELLED), gr.update(interactive=False)
+def stopping() -> tuple:
+    """The page until the hypotheses at hand are done: nothing can stop in their midst."""
+    return texts.said(texts.STOPPING), gr.update(interactive=False)
+
+
+def stopped() -> tuple:
+    """The page after a run that did not reach its end."""
+    return texts.said(texts.STOPPED), gr.update(interactive=False)
 
 
 def find_models() -> list[str]:

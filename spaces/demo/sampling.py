@@ -15,7 +15,7 @@ from medseglatdiff.pipeline import aggregate
 
 CHUNK = 4  # hypotheses between two reports of progress
 NOT_A_DEVICE = "Not a medical device: for research and teaching only, never for diagnosis or treatment."
-SAMPLING = threading.Lock()  # a cancelled job still finishes its chunk while the next one starts
+SAMPLING = threading.Lock()  # a pipeline's scheduler holds state: one call at a time
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ NO_MODEL = (
 FAILED = "Something went wrong on our side. Please try again, or try another image."
 EXPIRED = "These results have expired. Please segment the image again."
 NO_SEG = "No DICOM Segmentation: this file lacks attributes that the standard asks for."
-CANCELLED = "Cancelled. Choose an image or other settings and start again whenever you like."
+STOPPING = "Stopping..."
+STOPPED = "Stopped before the end. Choose an image or other settings, and start again whenever you like."
 DOWNLOADS_NOTE = """The consensus in the files is the model's own, at its own threshold. A DICOM Segmentation
 carries the patient data of the file that you uploaded; the other files carry none."""
 
