@@ -63,6 +63,7 @@ publish(sys.argv[1], "tester/again", revision="half", private=True)
 sys.path.insert(0, "training")
 import publish as command
 command.main(["--space", "spaces/medseg_metrics", "--repo-id", "tester/medseg_metrics"])
+command.main(["--space", "spaces/demo", "--repo-id", "tester/demo"])
 """
 
 
@@ -121,9 +122,17 @@ def test_publishing_again_replaces_everything(again):
     assert len(again.repos[name].commits) == 4  # the empty one and three
 
 
-def test_space_is_published_as_it_is(again):
-    paths = [path for path in (ROOT / "spaces" / "medseg_metrics").iterdir() if path.is_file()]
-    assert again.files("space", "tester/medseg_metrics") == {path.name: path.read_bytes() for path in paths}
+@pytest.mark.parametrize("name", ["medseg_metrics", "demo"])
+def test_space_is_published_with_the_namespace_in_its_readme(again, name):
+    space = ROOT / "spaces" / name
+    files = dict(again.files("space", f"tester/{name}"))
+    readme = files.pop("README.md").decode()
+    assert readme == (space / "README.md").read_text("utf-8").replace("ORG/", "tester/")
+    assert files == {
+        path: (space / path).read_bytes()
+        for path in (entry.relative_to(space).as_posix() for entry in space.rglob("*") if entry.is_file())
+        if path != "README.md" and "__pycache__" not in path
+    }
 
 
 @pytest.fixture

@@ -28,6 +28,10 @@ class Config:
     seed: int = 0
     mixed_precision: str = "bf16"  # no, bf16 or fp16
     tracker: str = "tensorboard"  # any of Accelerate's trackers
+    # Hub
+    hub_model_id: str | None = None  # ORG/NAME
+    push_to_hub: bool = False  # publish the pipeline at the end
+    push_best: bool = False  # and, in the background, whenever validation has become better
     # models: arguments of the constructors
     mask_vae: dict = field(default_factory=lambda: {"block_out_channels": [16, 32]})
     image_vae: dict = field(default_factory=lambda: {"block_out_channels": [16, 32], "latent_channels": 4})
@@ -85,6 +89,10 @@ class Config:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`{name}` must be one of {allowed}, but was {getattr(self, name)!r}.")
+        if self.push_to_hub and not self.hub_model_id:
+            raise ValueError(f"`hub_model_id` must be ORG/NAME with `push_to_hub`, but was {self.hub_model_id!r}.")
+        if self.push_best and not self.push_to_hub:
+            raise ValueError("`push_to_hub` must be set with `push_best`, but was not.")
         for entry in dataclasses.fields(self):
             value = getattr(self, entry.name)
             if entry.type is int and entry.name not in ("seed", "warmup_steps") and value < 1:

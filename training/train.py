@@ -12,6 +12,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from config import Config, parse_config
 from diffusers import DDIMScheduler
 from diffusers.training_utils import EMAModel
 from provenance import git_commit, hardware, versions
+from publishing import Publisher
 from safetensors.torch import load_file, save_file
 from saving import checkpoints, save_atomically, save_checkpoint, write_json
 from stages import DenoiserStage, ImageAutoencoderStage, MaskAutoencoderStage, Stage
@@ -83,7 +85,7 @@ def keep_best(stage: Stage, accelerator: Accelerator, progress: Progress, folder
     return {f"validation/{name}": value for name, value in measures.items()}
 
 
-def fit(stage: Stage, config: Config, total_steps: int, learning_rate: float):
+def fit(stage: Stage, config: Config, total_steps: int, learning_rate: float, publisher: Publisher | None = None):
     """Trains one stage to its last step and leaves its best weights (of the moving average) in `stage.module`."""
     # 1. set up
     folder = Path(config.output_dir) / stage.name
@@ -139,6 +141,8 @@ def fit(stage: Stage, config: Config, total_steps: int, learning_rate: float):
             ema.copy_to(parameters)
             measures |= keep_best(stage, accelerator, progress, folder)
             if isinstance(stage, DenoiserStage) and accelerator.is_main_process:
+                if publisher and config.push_best and progress.best_step == progress.step:
+                    publisher.publish_best(stage.pipeline(), progress.step)
                 picture = {"samples": stage.picture(stage.validation_rows()[:8])}
                 stage.module.train()
                 if config.tracker == "tensorboard":
@@ -197,6 +201,8 @@ def save_pipeline(stage: DenoiserStage, config: Config):
             "git_commit": git_commit(),
         }
         write_json(output_dir / "pipeline" / "training.json", training)
+        if (Path(config.dataset) / "README.md").is_file():
+            shutil.copyfile(Path(config.dataset) / "README.md", output_dir / "pipeline" / "dataset.md")
 
 
 def main(config: Config):
@@ -207,6 +213,7 @@ def main(config: Config):
     if state.is_main_process:
         write_json(output_dir / "config.json", dataclasses.asdict(config))
     torch.set_num_threads(max(1, os.cpu_count() // state.num_processes))  # `accelerate launch` leaves one thread
+    publisher = Publisher(config) if config.push_to_hub and state.is_main_process else None
     # 1. data
     shape = (config.num_channels, config.sample_size, config.num_classes, config.stretch)
     train, validation = (
@@ -228,8 +235,10 @@ def main(config: Config):
         encoder = load_image_encoder(config, mask_vae.downsampling_factor)
         scheduler = DDIMScheduler(**config.scheduler)
         stage = DenoiserStage(config, train, validation, mask_vae.to(state.device), encoder, scheduler)
-        fit(stage, config, config.unet_steps, config.unet_learning_rate)
+        fit(stage, config, config.unet_steps, config.unet_learning_rate, publisher)
         save_pipeline(stage, config)
+        if publisher:
+            publisher.publish_last(output_dir / "pipeline")
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

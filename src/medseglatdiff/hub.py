@@ -117,10 +117,16 @@ def folder_card(folder: Path, repo_id: str) -> ModelCard:
 
 
 def stage(folder: Path, repo_id: str, repo_type: str, target: Path):
-    """Copies to `target` what a repository will hold; a pipeline gets its card and the shim for plain diffusers."""
+    """Copies to `target` what a repository will hold.
+
+    A pipeline gets its card and the shim for plain diffusers; in a Space's README the namespace replaces ORG.
+    """
     shutil.copytree(folder, target, ignore=shutil.ignore_patterns(*UNPUBLISHED))
-    if repo_type == "model":
-        (target / "README.md").write_text(str(folder_card(target, repo_id)), "utf-8")
+    readme = target / "README.md"
+    if repo_type == "space":
+        readme.write_text(readme.read_text("utf-8").replace("ORG/", f"{repo_id.split('/')[0]}/"), "utf-8")
+    else:
+        readme.write_text(str(folder_card(target, repo_id)), "utf-8")
         (target / "pipeline.py").write_text(PIPELINE_SHIM, "utf-8")
 
 
@@ -149,8 +155,7 @@ def publish(
     """
     folder, api = Path(folder), HfApi()
     check_folder(folder, repo_type)
-    if get_token() is None:
-        raise PermissionError("Publishing needs a token: run `hf auth login`, or set HF_TOKEN.")
+    check_token()
     try:
         check_kind(api, repo_id, repo_type)
         sdk = SpaceCard.load(folder / "README.md").data.sdk if repo_type == "space" else None
@@ -174,6 +179,12 @@ def publish(
         raise PermissionError(
             f"The token may not write to {repo_id}: its role must be write, in that name."
         ) from error
+
+
+def check_token():
+    """Raises a `PermissionError` if huggingface_hub knows no token."""
+    if get_token() is None:
+        raise PermissionError("Publishing needs a token: run `hf auth login`, or set HF_TOKEN.")
 
 
 def check_folder(folder: Path, repo_type: str):

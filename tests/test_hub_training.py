@@ -1,0 +1,70 @@
+"""Training that publishes: each best pipeline in the background, the last one at the end."""
+
+import json
+
+import pytest
+from hub_fixtures import ROOT, Hub, hub  # noqa: F401
+from huggingface_hub import ModelCard
+
+from medseglatdiff import MedSegLatDiffPipeline
+
+REPO = ("model", "tester/trained")
+SETTINGS = dict(
+    sample_size=32,
+    mixed_precision="no",
+    mask_vae={"block_out_channels": [8, 8], "norm_num_groups": 4},
+    image_vae={"block_out_channels": [8, 8], "norm_num_groups": 4, "latent_channels": 2},
+    unet={"block_out_channels": [8, 16], "attention": [False, False], "layers_per_block": 1, "norm_num_groups": 4},
+    mask_vae_steps=2,
+    image_vae_steps=2,
+    unet_steps=4,
+    batch_size=4,
+    validation_every=2,
+    validation_images=2,
+    validation_masks=2,
+    hub_model_id=REPO[1],
+    push_to_hub=True,
+    push_best=True,
+)
+TRAIN = """
+import json, sys
+sys.path.insert(0, "training")
+from config import Config
+from train import main
+main(Config(**json.loads(sys.argv[1])))
+"""
+
+
+@pytest.fixture(scope="module")
+def run(hub, tmp_path_factory):  # noqa: F811
+    folder = tmp_path_factory.mktemp("run")
+    hub.python(TRAIN, folder / "home", json.dumps({**SETTINGS, "output_dir": str(folder)}))
+    return folder
+
+
+def test_best_and_last_are_published(run, hub: Hub):  # noqa: F811
+    titles = [title for _, title, _ in hub.repos[REPO].commits]
+    assert titles[:2] == ["initial commit", "Best so far, after 2 steps"] and titles[-1] == "Trained to the end"
+    files = hub.files(*REPO)
+    for path in (run / "pipeline").rglob("*"):
+        if path.is_file() and path.name != "README.md":
+            assert files[path.relative_to(run / "pipeline").as_posix()] == path.read_bytes()
+    best = hub.repos[REPO].commits[1][2]
+    assert best["mask_vae/config.json"] == files["mask_vae/config.json"]
+    assert MedSegLatDiffPipeline.from_pretrained(run / "best-pipeline").config.sample_size == 32
+
+
+def test_card_tells_how_it_was_trained(run, hub: Hub):  # noqa: F811
+    card = ModelCard(hub.files(*REPO)["README.md"].decode())
+    assert "| denoiser | 4 | 4 |" in card.text and "## Results" not in card.text
+    assert "256 training and 32 validation rows" in card.text
+
+
+def test_settings_that_do_not_fit_are_refused(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(ROOT / "training"))
+    from config import Config
+
+    with pytest.raises(ValueError, match="`hub_model_id` must be"):
+        Config(push_to_hub=True)
+    with pytest.raises(ValueError, match="`push_to_hub` must be"):
+        Config(push_best=True, hub_model_id="a/b")
