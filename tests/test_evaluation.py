@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from medseglatdiff.evaluation import (
 )
 from medseglatdiff.metrics import diversity
 from medseglatdiff.phantom import phantom_rows
+from medseglatdiff.summary import summarize
 
 TRAINING = Path(__file__).parents[1] / "training"
 LIMIT = 11  # no multiple of the batch of 8, nor of two processes
@@ -118,6 +120,33 @@ def test_plots_are_written(finished):
         with PIL.Image.open(finished.parent / f"plot_{name}.png") as picture:
             assert min(picture.size) > 400
             assert len(np.unique(np.asarray(picture.convert("L")))) > 20  # not blank
+
+
+def test_a_full_disk_leaves_nothing_half_written(evaluate, pipeline_folder, tmp_path):
+    """No file may grow beyond 4 kB, so the table of the images cannot be written."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="[Ff]ile too large"):
+            evaluate.main(command_line(pipeline_folder, tmp_path / "results.json", "--limit", "2"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_one_rater_gets_plots_too(evaluate, pipeline, tmp_path):
+    from plots import save_plots
+
+    rows = [row | {"masks": row["masks"][:1]} for row in phantom_rows(5, size=32, num_raters=1)]
+    predictions = predict(pipeline, rows, 2, 1, seed=0)
+    measured = [measure_row(row, 2, 0, prediction) for row, prediction in zip(rows, predictions, strict=True)]
+    results = summarize(measured, 2) | {"num_inference_steps": 1}
+    assert "thresholded_jaccard" in results["metrics"] and "ged" not in results["by_num_masks"]["2"]
+    assert results["degenerate"] == {}
+    table = pandas.DataFrame(measured).assign(steps=1)
+    assert [path.name for path in save_plots(results, table, tmp_path)] == [
+        "plot_reliability.png", "plot_risk_coverage.png", "plot_samples.png", "plot_size.png",
+    ]  # fmt: skip
 
 
 def test_two_processes_give_the_numbers_of_one(finished, pipeline_folder, tmp_path):

@@ -11,6 +11,7 @@ import gradio as gr
 import numpy as np
 import PIL.Image
 import pytest
+from hub_fixtures import hub  # noqa: F401 (a fixture)
 
 from medseglatdiff import metrics
 from medseglatdiff.phantom import phantom_rows
@@ -32,6 +33,23 @@ def test_docstring_runs(load):
     module = load("binary")
     test = doctest.DocTestParser().get_doctest(module.inputs_description, {"module": module}, "card", None, 0)
     assert doctest.DocTestRunner().run(test).failed == 0 and len(test.examples) == 3
+
+
+def test_examples_of_the_card_run(monkeypatch, tmp_path):
+    monkeypatch.chdir(FOLDER.parents[1])
+    monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", str(tmp_path))
+    done = doctest.testfile(str(FOLDER / "README.md"), module_relative=False)
+    assert done.failed == 0 and done.attempted == 10
+
+
+def test_loads_by_id_from_a_space(hub, tmp_path):  # noqa: F811
+    hub.publish(tmp_path, "--space", "spaces/medseg_metrics", "--repo-id", "tester/medseg_metrics")
+    code = """
+import evaluate
+metric = evaluate.load("tester/medseg_metrics", "multi_rater")
+print(metric.compute(predictions=[[[[1, 1]], [[0, 1]]]], references=[[[[0, 1]], [[1, 1]]]])["diversity"])
+"""
+    assert hub.python(code, tmp_path).stdout.splitlines()[-1] == "0.5"
 
 
 def test_multi_rater_is_the_mean_of_the_package(load, raters):
@@ -161,4 +179,7 @@ def test_card_numbers_come_from_the_results_file():
     for name, label in labels.items():
         ged, hm_iou = (results["degenerate"][name][metric]["value"] for metric in ("ged", "hm_iou"))
         assert f"| {label} | {ged:.3f} | {hm_iou:.3f} |".replace(" 0.", " .") in card
+    for entry in json.loads((FOLDER.parents[1] / "benchmarks" / "published.json").read_text())["lidc_idri"]:
+        quoted = f"{entry['method']} {entry['ged']:.3f} ({entry['hm_iou']:.3f})".replace("0.", ".")
+        assert quoted in " ".join(card.split())
     assert f"{results['num_images']:,} slices of {results['num_groups']} patients" in card

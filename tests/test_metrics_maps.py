@@ -7,7 +7,7 @@ from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
-from medseglatdiff import boundary, calibration
+from medseglatdiff import bootstrap, boundary, calibration, metrics
 
 
 @pytest.fixture
@@ -129,6 +129,15 @@ def test_boundaries_of_empty_masks():
     assert boundary.hausdorff_distance_95(empty, full) == boundary.hausdorff_distance_95(full, empty) == np.inf
     assert boundary.normalized_surface_distance(empty, empty) == 1
     assert boundary.normalized_surface_distance(empty, full) == 0
+
+
+@pytest.mark.parametrize("module", [boundary, bootstrap, calibration, metrics])
+def test_every_function_has_a_worked_example(module):
+    own = [value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__]
+    public = [function for function in own if callable(function) and not function.__name__.startswith("_")]
+    assert len(public) >= 2
+    for function in public:
+        assert ">>> " in function.__doc__, function.__name__
 
 
 def test_bad_boundary_arguments_are_refused():

@@ -78,8 +78,11 @@ def write_atomically(path: Path, write):
     """Calls `write(partial)` and gives the file its name only when it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    write(partial)
-    partial.replace(path)
+    try:
+        write(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_parts(folder: Path) -> list[dict]:

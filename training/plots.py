@@ -28,9 +28,12 @@ def new_figure(panels: int = 1) -> tuple[plt.Figure, np.ndarray]:
 def save_figure(figure: plt.Figure, path: Path):
     """Writes under a temporary name first, so that no half a picture is left."""
     partial = path.with_name(f".{path.name}")
-    figure.savefig(partial, dpi=150, format="png")
-    plt.close(figure)
-    partial.replace(path)
+    try:
+        figure.savefig(partial, dpi=150, format="png")
+        partial.replace(path)
+    finally:
+        plt.close(figure)
+        partial.unlink(missing_ok=True)
 
 
 def plot_reliability(results: dict) -> plt.Figure:

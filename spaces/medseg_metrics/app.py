@@ -66,11 +66,11 @@ def measure(predictions: list[str] | None, references: list[str] | None) -> tupl
     figure, panels = plt.subplots(1, 2, figsize=(8, 4), layout="constrained")
     for axes, mean, title in zip(panels, (ours, theirs), ("predictions", "references"), strict=True):
         axes.imshow(mean, cmap="gray", vmin=0, vmax=1)
-        for map_, colour in ((ours, BLUE), (theirs, ORANGE)):
+        for map_, colour, dash in ((ours, BLUE, "-"), (theirs, ORANGE, "--")):
             if (map_ >= 0.5).any() and (map_ < 0.5).any():
-                axes.contour(map_ >= 0.5, levels=[0.5], colors=colour)
+                axes.contour(map_ >= 0.5, levels=[0.5], colors=colour, linestyles=dash, linewidths=2)
         axes.set(title=f"mean of the {title}", xticks=[], yticks=[])
-    figure.supxlabel("outlines of the majority: blue predictions, orange references")
+    figure.supxlabel("outlines of the majority: blue predictions, orange and dashed references")
     plt.close(figure)
     return [[name, round(value, 4)] for name, value in numbers.items()], figure
 

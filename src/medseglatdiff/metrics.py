@@ -18,6 +18,9 @@ def as_masks(masks: np.ndarray, name: str, ndim: int = 3) -> np.ndarray:
 
     Raises:
         ValueError: if the shape is another, or a value is neither 0 nor 1.
+
+    >>> as_masks([[0, 1]], "a", ndim=2).tolist()
+    [[False, True]]
     """
     array = np.asarray(masks)
     if array.ndim != ndim or array.size == 0:
