@@ -106,6 +106,11 @@ def test_good_files_are_read_as_the_package_reads_them(stretch, tmp_path):
         assert (upload.dicom, upload.spacing) == ((data, (0.661468, 0.661468)) if name == "b.dcm" else (None, None))
 
 
+def test_an_impossible_spacing_is_none():
+    assert read_upload(dicom(PixelSpacing=[0, 0.5]), stretch=False).spacing is None
+    assert read_upload(dicom(PixelSpacing=None), stretch=False).spacing is None
+
+
 def test_patient_data_stays_out_of_warnings_and_logs(caplog):
     limits.silence_pydicom()
     data = dicom().replace(b"19640812", SECRET.encode()[:8])  # a birth date that is none: pydicom would quote it

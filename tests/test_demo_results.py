@@ -5,7 +5,9 @@ import json
 import zipfile
 from pathlib import Path
 
+import gradio
 import highdicom
+import limits
 import numpy as np
 import PIL.Image
 import pytest
@@ -14,6 +16,7 @@ import torch
 from conftest import PAPER_PRESET, tiny_pipeline
 from demo_fixtures import FOLDER, SECRET, dicom, phantom_png
 from downloads import write_downloads, write_numbers
+from huggingface_hub import SpaceCard
 from limits import Upload, read_upload
 from pictures import display_size, draw_outlines, draw_tiles
 from sampling import CHUNK, Job, Segmentation
@@ -136,10 +139,7 @@ def test_words_tell_range_threshold_and_empty_hypotheses():
     for part in ("0.0 to 12.0 mm²", "over 3 hypotheses, median 4.0 mm²", "<b>4.0 mm²</b>", "at least 25%", "1 of 3"):
         assert part in text
     assert "0 to 12 px" in texts.cards(masks, masks[0], 0.25, None)
-    assert (
-        texts.caption(1, masks[1], None) == "2: 12 px, 12.0% of image"
-        and texts.caption(2, masks[2], None) == "3: empty"
-    )
+    assert texts.caption(1, masks[1], None) == "2: 12 px, 12.0%" and texts.caption(2, masks[2], None) == "3: empty"
     assert "<script>" not in texts.problem("<script>") + texts.done(run(make_job(phantom_png(), 1)), "<script>", "")
 
 
@@ -152,3 +152,13 @@ def test_examples_are_those_of_the_repository():
 
 def test_uploads_do_not_print_their_file():
     assert "DICM" not in repr(Upload(np.zeros((1, 1, 1)), None, dicom()))
+
+
+def test_the_card_of_the_space_tells_the_truth():
+    card = SpaceCard.load(FOLDER / "README.md")
+    assert (card.data.sdk, card.data.sdk_version, card.data.license) == ("gradio", gradio.__version__, "apache-2.0")
+    assert (FOLDER / card.data.app_file).is_file() and card.data.models and card.data.datasets
+    assert f"gradio=={gradio.__version__}" in (FOLDER / "requirements.txt").read_text()
+    for limit in (f"{limits.MAX_FILE_MB} MB", f"{limits.MAX_PIXELS:,} pixels", f"{texts.KEEP_MINUTES} minutes"):
+        assert limit in card.text
+    assert f"{limits.MAX_MASKS}, {limits.MAX_STEPS}" in card.text and texts.NOT_A_DEVICE.rstrip(".") in card.text

@@ -50,7 +50,7 @@ def build_demo(pipelines: dict[str, MedSegLatDiffPipeline], problems: list[str] 
     keep = 60 * texts.KEEP_MINUTES
     with gr.Blocks(title="MedSegLatDiff", analytics_enabled=False, delete_cache=(60, keep)) as demo:
         gr.Markdown(texts.HEAD, elem_id="head")
-        gr.HTML("".join(texts.problem(sentence) for sentence in problems))
+        gr.HTML("".join(texts.problem(sentence) for sentence in problems), visible=bool(problems))
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=320, elem_id="choices"):
                 inputs, examples, run, cancel, status = build_inputs(handlers)
@@ -61,6 +61,7 @@ def build_demo(pipelines: dict[str, MedSegLatDiffPipeline], problems: list[str] 
                     interactive=False,
                     buttons=["fullscreen"],
                     elem_id="picture",
+                    alt_text="the image with the outlines of hypotheses and consensus",
                 )
                 results = build_results()
         connect(handlers, inputs, examples, run, cancel, status, picture, results)

@@ -63,7 +63,7 @@ def build_results() -> list:
             )
             uncertainty = build_map("Uncertainty", MAGMA, ("0", "0.5", "1 bit"), "0: all agree, 1 bit: split in half")
         gallery = gr.Gallery(
-            label="Hypotheses one by one",
+            label="Hypotheses one by one: area, share of the image",
             columns=4,
             height="auto",
             object_fit="contain",
@@ -88,7 +88,8 @@ def build_results() -> list:
 def build_map(label: str, anchors: str, ticks: tuple[str, ...], meaning: str) -> gr.Image:
     """A map above its scale."""
     with gr.Column(min_width=150):
-        picture = gr.Image(label=label, format="png", interactive=False, buttons=["fullscreen"], elem_id=label.lower())
+        options = dict(format="png", interactive=False, buttons=["fullscreen"])
+        picture = gr.Image(label=label, alt_text=f"map: {meaning}", elem_id=label.lower(), **options)
         gr.HTML(texts.scale(anchors, ticks, meaning))
     return picture
 

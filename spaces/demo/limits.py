@@ -140,4 +140,5 @@ def _read_dicom(data: bytes, stretch: bool) -> Upload:
             raise InputError(TOO_MANY_PIXELS)
         # 2. read
         spacing = pixel_spacing(path)
-        return Upload(load_image(path, stretch), spacing, data)
+        known = spacing is not None and all(0 < distance < float("inf") for distance in spacing)
+        return Upload(load_image(path, stretch), spacing if known else None, data)

@@ -53,11 +53,7 @@ def area(pixels: float, spacing: tuple[float, float] | None, unit: bool = True) 
 
 def caption(index: int, mask: np.ndarray, spacing: tuple[float, float] | None) -> str:
     """A hypothesis's number, area and share of the image."""
-    return (
-        f"{index + 1}: {area(mask.sum(), spacing)}, {mask.mean():.1%} of image"
-        if mask.any()
-        else f"{index + 1}: empty"
-    )
+    return f"{index + 1}: {area(mask.sum(), spacing)}, {mask.mean():.1%}" if mask.any() else f"{index + 1}: empty"
 
 
 def cards(masks: np.ndarray, consensus: np.ndarray, threshold: float, spacing: tuple[float, float] | None) -> str:
