@@ -17,7 +17,6 @@ from medseglatdiff.phantom import phantom_rows
 from medseglatdiff.summary import summarize
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "training"))
 PIPELINES = sorted(path.parent for path in ROOT.glob("pipelines/*/model_index.json"))
 
 
@@ -40,10 +39,12 @@ def results() -> dict:
 
 @pytest.fixture(scope="module")
 def settings() -> dict:
-    config = pytest.importorskip("config", reason="training/ is not here")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "training"))
+        from config import Config
     run = {"step": 1234, "best_score": 0.5, "best_step": 1100, "wall_hours": 1.25, "cpu_hours": 2.5}
     return {
-        "config": dataclasses.asdict(config.Config()),
+        "config": dataclasses.asdict(Config()),
         "stages": {"mask_vae": run, "image_vae": run, "unet": {**run, "step": 5678}},
         "rows": {"train": 9641, "validation": 1410},
         "num_processes": 2,
