@@ -63,7 +63,8 @@ class Source:
 
     def fingerprint(self) -> dict[str, str]:
         """What was read: the SHA-256 of each file, and of each folder's list of names and sizes."""
-        return {path.name: _sha256(path) for path in self.paths}
+        named = {path: f"{path.resolve().name}{', names and sizes' * path.is_dir()}" for path in self.paths}
+        return {name: _sha256(path) for path, name in named.items()}
 
 
 def _readers(path: Path) -> dict:

@@ -54,8 +54,9 @@ def provenance(args: argparse.Namespace, source: Source | None = None, **facts: 
 
 
 def _command(args: argparse.Namespace) -> str:
-    sources = [Path(path).name for path in vars(args).get("sources", ())]  # where they lie is nobody's business
-    words = ["python", f"dataset_scripts/{args.script}", *sources, "--out", args.out.name]
+    # names alone: no paths of somebody's disk
+    sources = [Path(path).resolve().name for path in vars(args).get("sources", ())]
+    words = ["python", f"dataset_scripts/{args.script}", *sources, "--out", args.out.resolve().name]
     for key, value in vars(args).items():
         if key in NO_PART_OF_THE_DATA or value is None or value is False:
             continue

@@ -133,7 +133,7 @@ class _Crop:
 def _header(source: Source, name: str) -> Slice:
     dataset = _dataset(source, name, stop_before_pixels=True)
     try:
-        return Slice(
+        item = Slice(
             name,
             str(dataset.SOPInstanceUID),
             str(dataset.SeriesInstanceUID),
@@ -144,6 +144,9 @@ def _header(source: Source, name: str) -> Slice:
         )
     except Exception as error:  # values are decoded at their first use: damage shows here, as nearly anything
         raise BadFile(name, f"has no usable header: {error}") from error
+    if not all(0.01 <= length <= 10 for length in item.spacing) or not np.isfinite(item.position):
+        raise BadFile(name, f"has no usable header: pixels of {item.spacing} mm at {item.position} mm")
+    return item
 
 
 def _shown(source: Source, item: Slice, window: tuple[float, float]) -> np.ndarray:

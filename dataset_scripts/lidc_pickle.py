@@ -50,12 +50,8 @@ def pickle_rows(job: tuple[str, dict]) -> list[Row]:
     if not isinstance(entry, dict) or not {"image", "masks", "series_uid"} <= set(entry):
         raise BadFile(name, "an entry must have `image`, `masks` and `series_uid`")
     image, masks = np.asarray(entry["image"]), [np.asarray(mask) for mask in entry["masks"]]  # [H, W]
-    if (
-        image.ndim != 2
-        or image.dtype.kind not in "uif"
-        or not masks
-        or {mask.shape for mask in masks} != {image.shape}
-    ):
+    kinds = {array.dtype.kind for array in (image, *masks)}
+    if image.ndim != 2 or not image.size or not kinds <= set("buif") or {m.shape for m in masks} != {image.shape}:
         raise BadFile(name, f"an image of shape {image.shape} with masks of {[mask.shape for mask in masks]}")
     if image.dtype != np.uint8:
         if not (image.min() >= 0 and image.max() <= 1):  # also refuses NaN

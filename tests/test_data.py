@@ -158,6 +158,8 @@ def test_imagefolder_keeps_what_its_metadata_says(tmp_path):
 
 
 def test_phantom_splits_differ():
+    with pytest.raises(ValueError, match="`split` must be one of train, validation, test, but was 'dev'"):
+        open_split("phantom", "dev")
     train, validation = (open_split("phantom", split, 32) for split in ("train", "validation"))
     assert len(train) == 256 and len(validation) == 32
     assert {row["group_id"] for row in train}.isdisjoint(row["group_id"] for row in validation)
