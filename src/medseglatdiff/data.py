@@ -29,10 +29,12 @@ def open_split(dataset: str, split: str, sample_size: int = 128, data_dir: str |
         ValueError: if there is no such split, or a column of the contract is missing or of another type.
     """
     if dataset == "phantom":
+        if split not in PHANTOM_ROWS:
+            raise ValueError(f"`split` must be one of {', '.join(PHANTOM_ROWS)}, but was {split!r}.")
         seed = list(PHANTOM_ROWS).index(split)
         return list(phantom_rows(PHANTOM_ROWS[split], size=sample_size, seed=seed))
     try:
-        from datasets import Image, List, load_dataset
+        from datasets import Image, load_dataset
     except ImportError as error:
         raise ImportError('Reading a data set needs `pip install "medseglatdiff[train]"`.') from error
     splits = load_dataset(dataset, data_dir=data_dir)
@@ -44,7 +46,8 @@ def open_split(dataset: str, split: str, sample_size: int = 128, data_dir: str |
     missing = [column for column in COLUMNS if column not in features]
     if missing:
         raise ValueError(f"`dataset` must have the columns {COLUMNS}, but {dataset} lacks {missing}.")
-    if not isinstance(features["image"], Image) or features["masks"] != List(Image()):
+    masks = features["masks"]
+    if not isinstance(features["image"], Image) or not isinstance(getattr(masks, "feature", None), Image):
         raise ValueError(f"`dataset` must have `image` and a list of images as `masks`, but {dataset} has {features}.")
     return splits[split]
 
@@ -173,6 +176,12 @@ def dihedral(image: torch.Tensor, symmetry: int) -> torch.Tensor:
     """One of the square's eight symmetries over the last two dimensions: quarter turns, then a flip from 4 on."""
     turned = torch.rot90(image, symmetry % 4, dims=(-2, -1))
     return turned.flip(-1) if symmetry >= 4 else turned
+
+
+def undo_dihedral(image: torch.Tensor, symmetry: int) -> torch.Tensor:
+    """What `dihedral(image, symmetry)` was made from."""
+    upright = image.flip(-1) if symmetry >= 4 else image
+    return torch.rot90(upright, -(symmetry % 4), dims=(-2, -1))
 
 
 def colour_jitter(image: torch.Tensor, generator: torch.Generator, strength: float = 0.2) -> torch.Tensor:
