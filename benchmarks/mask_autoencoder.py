@@ -24,8 +24,8 @@ from medseglatdiff.metrics import dice, iou
 ROOT = Path(__file__).resolve().parent.parent
 VARIANTS = {
     "cross entropy, weight 2": ["--foreground-weight", "2"],
-    "cross entropy, weight 50": ["--foreground-weight", "50"],
     "mean squared error": ["--mask-loss", "mse"],
+    "cross entropy, weight 50": ["--foreground-weight", "50"],
 }
 STRATA = {"all": np.inf, "<= 16 px": 16, "<= 64 px": 64, "<= 256 px": 256}
 
@@ -87,7 +87,7 @@ def main():
                 f"{name:26} {stratum:10} {row['masks']:5} masks  Dice {row['dice']:.4f}  IoU {row['iou']:.4f}", end=""
             )
             print(f"  missed {row['missed']:.2%}")
-    options.out.write_text(json.dumps(results, indent=2) + "\n")
+        options.out.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

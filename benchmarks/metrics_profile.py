@@ -21,9 +21,9 @@ import torch
 
 from medseglatdiff import MedSegLatDiffPipeline
 from medseglatdiff import metrics as functions
+from medseglatdiff.aggregation import binary_entropy
 from medseglatdiff.data import open_split
 from medseglatdiff.evaluation import degenerate_samples, measure_row, predict, read_raters
-from medseglatdiff.pipeline import binary_entropy
 from medseglatdiff.summary import summarize
 
 NUM_MASKS = 16

@@ -19,6 +19,7 @@ from medseglatdiff.data import (
     rows_at,
     seeded_generator,
     to_labels,
+    undo_dihedral,
 )
 
 
@@ -62,6 +63,7 @@ def test_symmetries_are_the_eight_of_the_square():
     results = {tuple(dihedral(image, symmetry).flatten().tolist()) for symmetry in range(8)}
     assert len(results) == 8
     assert torch.equal(dihedral(image, 4), image.flip(-1))
+    assert all(torch.equal(undo_dihedral(dihedral(image, symmetry), symmetry), image) for symmetry in range(8))
 
 
 def test_colour_jitter_leaves_grey_alone_and_stays_in_range():

@@ -34,7 +34,7 @@ def make_job(data: bytes, num_masks: int = 2 * CHUNK + 1, **options) -> Job:
     return Job(read_upload(data, stretch=False), tiny_pipeline(**options), "tiny", num_masks, 3, 7)
 
 
-@pytest.mark.parametrize("options", ({}, {"threshold": 0.3}, {"scheduler": PAPER_PRESET}), ids=str)
+@pytest.mark.parametrize("options", ({}, {"threshold": 0.3}, {"scheduler": PAPER_PRESET}, {"symmetries": 8}), ids=str)
 def test_samples_are_the_pipelines_own_bit_for_bit(options):
     job = make_job(phantom_png(), **options)
     segmentation = run(job)

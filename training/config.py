@@ -79,6 +79,7 @@ class Config:
     # defaults of the pipeline
     default_num_masks: int = 8
     default_num_inference_steps: int = 10
+    symmetries: int = 1  # of the square, under which the pipeline looks at an image in turn; 8: all
 
     def __post_init__(self):
         choices = {

@@ -202,6 +202,7 @@ class DenoiserStage(Stage):
             default_num_masks=self.config.default_num_masks,
             default_num_inference_steps=self.config.default_num_inference_steps,
             stretch=self.config.stretch,
+            symmetries=self.config.symmetries,
         )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline

@@ -16,8 +16,8 @@ from pydicom.sr.codedict import codes
 from sampling import Job, Segmentation
 
 from medseglatdiff import __version__
+from medseglatdiff.aggregation import to_pil
 from medseglatdiff.cli import write_png
-from medseglatdiff.pipeline import to_pil
 
 ARRAYS = ("masks", "confidence", "uncertainty", "consensus")
 

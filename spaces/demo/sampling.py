@@ -10,10 +10,10 @@ import torch
 from limits import Upload
 
 from medseglatdiff import MedSegLatDiffPipeline, __version__
+from medseglatdiff.aggregation import aggregate
 from medseglatdiff.cli import mean_pairwise_dice
-from medseglatdiff.pipeline import aggregate
 
-CHUNK = 4  # hypotheses between two reports of progress
+CHUNK = 8  # hypotheses between two reports of progress: a multiple of the symmetries, to keep in step with them
 NOT_A_DEVICE = "Not a medical device: for research and teaching only, never for diagnosis or treatment."
 SAMPLING = threading.Lock()  # a pipeline's scheduler holds state: one call at a time
 

@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 
+from .aggregation import to_pil
 from .dicom import pixel_spacing
 from .images import load_image
 from .overview import draw_overview
-from .pipeline import MedSegLatDiffPipeline, MedSegLatDiffPipelineOutput, to_pil
+from .pipeline import MedSegLatDiffPipeline, MedSegLatDiffPipelineOutput
 
 WRITTEN = re.compile(
     r"((mask|confidence|uncertainty)-\d{2,}|confidence|uncertainty|consensus|overview)\.png|masks\.npz"

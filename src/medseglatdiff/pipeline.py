@@ -4,13 +4,14 @@ import inspect
 from dataclasses import dataclass
 
 import numpy as np
-import PIL.Image
 import torch
 from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
+from .aggregation import aggregate, to_pil
 from .autoencoder import MedSegLatDiffVAE
+from .data import dihedral, undo_dihedral
 from .image_encoder import MedSegLatDiffImageEncoder
 from .images import as_image_list, preprocess, resize_probabilities
 from .unet import MedSegLatDiffUNet
@@ -37,33 +38,6 @@ class MedSegLatDiffPipelineOutput(BaseOutput):
     consensus: list
 
 
-def binary_entropy(confidence: torch.Tensor) -> torch.Tensor:
-    """Entropy of a Bernoulli variable in bits, -p log2 p - (1 - p) log2 (1 - p), with 0 log 0 = 0."""
-    other = 1 - confidence
-    return -(torch.xlogy(confidence, confidence) + torch.xlogy(other, other)) / np.log(2)
-
-
-def aggregate(
-    labels: torch.Tensor, num_classes: int, threshold: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Confidence, uncertainty and consensus of one image's hypotheses: a pure function of the label maps.
-
-    Args:
-        labels (`torch.Tensor` of shape `(num_masks, H, W)`): 0 for background, then the classes.
-        num_classes (`int`): foreground classes, K.
-        threshold (`float`): least confidence of the consensus, in (0, 1]; among several classes the most confident
-            wins.
-
-    Returns:
-        confidence and uncertainty, float32 `(K, H, W)`, and the consensus as labels, uint8 `(H, W)`.
-    """
-    classes = torch.arange(1, num_classes + 1, device=labels.device)[:, None, None, None]  # [K, 1, 1, 1]
-    confidence = (labels == classes).float().mean(dim=1)  # [K, H, W]
-    highest, winner = confidence.max(dim=0)  # [H, W], [H, W]
-    consensus = torch.where(highest >= threshold, winner + 1, 0).to(torch.uint8)  # [H, W]
-    return confidence, binary_entropy(confidence), consensus
-
-
 class MedSegLatDiffPipeline(DiffusionPipeline):
     """One-to-many segmentation by diffusion in the latent space of a mask autoencoder (arXiv 2512.01292).
 
@@ -78,6 +52,8 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
         threshold (`float`, *optional*, defaults to 0.5): least confidence of the consensus.
         stretch (`bool`, *optional*, defaults to `False`): whether each image is stretched to its full range of values
             first, for checkpoints that were trained on such images.
+        symmetries (`int`, *optional*, defaults to 1): under how many of the square's eight symmetries an image is
+            looked at, in turn, one per hypothesis; each hypothesis is turned back. 1 leaves every image as it is.
     """
 
     model_cpu_offload_seq = "image_encoder->unet->mask_vae"
@@ -93,8 +69,11 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
         default_num_inference_steps: int = 10,
         threshold: float = 0.5,
         stretch: bool = False,
+        symmetries: int = 1,
     ):
         super().__init__()
+        if symmetries not in (1, 2, 4, 8):
+            raise ValueError(f"`symmetries` must be 1, 2, 4 or 8, but was {symmetries}.")
         if unet.config.latent_channels != mask_vae.config.latent_channels:
             raise ValueError(
                 f"`unet` must have the {mask_vae.config.latent_channels} latent channels of `mask_vae`, "
@@ -112,6 +91,7 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
             default_num_inference_steps=default_num_inference_steps,
             threshold=threshold,
             stretch=stretch,
+            symmetries=symmetries,
         )
 
     @property
@@ -145,10 +125,12 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
         side = self.config.sample_size // self.mask_vae.downsampling_factor
         return (self.mask_vae.config.latent_channels, side, side)
 
-    def encode_image(self, pixels: torch.Tensor, batch_size: int) -> torch.Tensor:
-        """The condition of each image, `(B, condition_channels, h, w)`, from `pixels`, `(B, channels, S, S)`."""
+    def encode_image(self, pixels: torch.Tensor, batch_size: int, symmetries: int) -> torch.Tensor:
+        """The conditions of each image, `(B, symmetries, condition_channels, h, w)`, from `(B, channels, S, S)`."""
         pixels = pixels.to(self._execution_device, self.image_encoder.dtype)  # [B, C, S, S]
-        return torch.cat([self.image_encoder.condition(chunk) for chunk in pixels.split(batch_size)])
+        views = torch.stack([dihedral(pixels, index) for index in range(symmetries)], dim=1)  # [B, s, C, S, S]
+        chunks = [self.image_encoder.condition(chunk) for chunk in views.flatten(0, 1).split(batch_size)]
+        return torch.cat(chunks).unflatten(0, (-1, symmetries))  # [B, s, condition_channels, h, w]
 
     def prepare_latents(self, num_images: int, num_masks: int, generator) -> torch.Tensor:
         """Standard normal latents, `(B*M, C, h, w)`, drawn image by image from its generator."""
@@ -177,9 +159,10 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
             progress_bar.update()
         return latents
 
-    def decode_masks(self, latents: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        """Label maps, uint8 `(n, H, W)`, of latents `(n, C, h, w)`: resized probabilities, best class."""
+    def decode_masks(self, latents: torch.Tensor, views: list[int], size: tuple[int, int]) -> torch.Tensor:
+        """Label maps, uint8 `(n, H, W)`, of latents `(n, C, h, w)`: turned back, resized probabilities, best class."""
         probabilities = self.mask_vae.decode(latents.to(self.mask_vae.dtype)).float().softmax(dim=1)  # [n, 1+K, S, S]
+        probabilities = torch.stack([undo_dihedral(p, view) for p, view in zip(probabilities, views, strict=True)])
         return resize_probabilities(probabilities, size).argmax(dim=1).to(torch.uint8)  # [n, H, W]
 
     @torch.no_grad()
@@ -221,8 +204,9 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
         # 2. preprocess
         channels, stretch = self.image_encoder.config.in_channels, self.config.stretch
         pixels, sizes = preprocess(images, channels, self.config.sample_size, stretch)  # [B, C, S, S]
-        # 3. encode each image once
-        condition = self.encode_image(pixels, batch_size)  # [B, condition_channels, h, w]
+        # 3. encode each image once, or under each of its symmetries that there is a hypothesis for
+        symmetries = min(self.config.symmetries, num_masks)
+        condition = self.encode_image(pixels, batch_size, symmetries)  # [B, s, condition_channels, h, w]
         # 4. draw the noise
         if latents is None:
             latents = self.prepare_latents(len(images), num_masks, generator)  # [B*M, C, h, w]
@@ -231,17 +215,20 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
         # 5. denoise, `batch_size` hypotheses at a time
         self.scheduler.set_timesteps(steps, device=latents.device)
         owners = torch.arange(len(images), device=latents.device).repeat_interleave(num_masks)  # [B*M]
+        views = torch.arange(num_masks, device=latents.device).repeat(len(images)) % symmetries  # [B*M]
         chunks = torch.arange(len(latents), device=latents.device).split(batch_size)
         denoised = []
         with self.progress_bar(total=len(chunks) * len(self.scheduler.timesteps)) as progress_bar:
             for chunk in chunks:
                 own = None if generators is None else [generators[index] for index in chunk.tolist()]
-                denoised.append(self.denoise(latents[chunk], condition[owners[chunk]], steps, own, progress_bar))
+                given = condition[owners[chunk], views[chunk]]  # [n, condition_channels, h, w]
+                denoised.append(self.denoise(latents[chunk], given, steps, own, progress_bar))
         denoised = torch.cat(denoised).unflatten(0, (len(images), num_masks))  # [B, M, C, h, w]
         # 6. decode at each image's own size, aggregate
         results = []
         for image_latents, size in zip(denoised, sizes, strict=True):
-            parts = [self.decode_masks(part, size) for part in image_latents.split(batch_size)]
+            pairs = zip(image_latents.split(batch_size), views[:num_masks].split(batch_size), strict=True)
+            parts = [self.decode_masks(part, own_views.tolist(), size) for part, own_views in pairs]
             labels = torch.cat(parts)  # [M, H, W]
             results.append((labels, *aggregate(labels, self.num_classes, self.config.threshold)))
         # 7. output
@@ -257,12 +244,3 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
             return labels, confidence, uncertainty, consensus
         arrays = tuple(value.cpu().numpy() for value in (labels, confidence, uncertainty, consensus))
         return arrays if output_type == "np" else tuple(to_pil(array) for array in arrays)
-
-
-def to_pil(array: np.ndarray) -> PIL.Image.Image | list[PIL.Image.Image]:
-    """Mode "L": bool as 0/255, labels as they are, floats in [0, 1] as 0..255; a list where there are several."""
-    if array.ndim == 3:
-        return [to_pil(entry) for entry in array]
-    if array.dtype == np.uint8:
-        return PIL.Image.fromarray(array)
-    return PIL.Image.fromarray((array.astype(np.float32) * 255).round().astype(np.uint8))
