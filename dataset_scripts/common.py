@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from archives import Source
-from pictures import BadFile, Picture
+from picture_files import BadFile, Picture
 from report import Report, contact_sheet
 from shards import ShardWriter, write_card
 from tqdm import tqdm

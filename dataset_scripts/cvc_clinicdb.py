@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from archives import Source
 from common import Row, build, parser, provenance
-from pictures import read_mask, read_picture
+from picture_files import read_mask, read_picture
 
 IMAGE = re.compile(r"(?P<folder>(?:.*/)?)Original/(?P<frame>\d+)\.(?P<kind>png|tiff?)")
 LAST_FRAMES = (25, 50, 67, 78, 103, 126, 151, 177, 199, 205, 227, 252, 277, 297, 317)

@@ -17,7 +17,7 @@ import numpy as np
 import PIL.Image
 from archives import Source
 from common import SPLITS, Row, build, parser, positive, provenance, split_of
-from pictures import BadFile, Picture, picture, read_picture
+from picture_files import BadFile, Picture, picture, read_picture
 
 IMAGE = re.compile(r"(?P<folder>(?:.*/)?)images/(?P<stem>[^/]+?)\.[^/.]+")
 STORED = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "PA": "RGB", "RGB": "RGB", "RGBA": "RGB"}  # mode by a file's mode

@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 from archives import Source
 from common import Row, build, parser, positive, provenance, split_of
-from pictures import BadFile, Picture, picture, read_mask, read_picture
+from picture_files import BadFile, Picture, picture, read_mask, read_picture
 
 IMAGE = re.compile(r"(?:.*/)?ISIC2018_Task1-2_(?P<part>Training|Validation|Test)_Input/(?P<id>ISIC_\d{7})\.jpg")
 MASK = re.compile(

@@ -9,7 +9,7 @@ import PIL.Image
 from archives import Source
 from common import Row, split_of
 from lidc_contours import Annotation, group_nodules, parse_annotations, rasterise
-from pictures import BadFile, picture
+from picture_files import BadFile, picture
 
 SIDE = 128  # pixels of a crop
 NUM_MASKS = 4

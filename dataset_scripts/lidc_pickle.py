@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 from archives import Source
 from common import Row, split_of
-from pictures import BadFile, picture
+from picture_files import BadFile, picture
 
 ALLOWED = {
     ("numpy", "ndarray"),

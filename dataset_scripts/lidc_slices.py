@@ -4,7 +4,7 @@ import re
 
 from archives import Source
 from common import Row, split_of
-from pictures import read_mask, read_picture
+from picture_files import read_mask, read_picture
 
 IMAGE = re.compile(r"(.*/)?(?P<patient>LIDC-IDRI-\d{4})/nodule-(?P<nodule>\d+)/images/slice-(?P<slice>\d+)\.png")
 NUM_MASKS = 4

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from common import Row, build, parser, positive, provenance, split_of
-from pictures import picture
+from picture_files import picture
 
 from medseglatdiff.phantom import phantom_rows
 

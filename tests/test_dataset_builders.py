@@ -32,7 +32,7 @@ from dataset_fixtures import (  # noqa: E402
     write_folder,
     write_zip,
 )
-from pictures import BadFile, read_mask  # noqa: E402
+from picture_files import BadFile, read_mask  # noqa: E402
 
 BUILDERS = {module.__name__: module for module in (lidc_idri, cvc_clinicdb, isic2018, folder, phantom)}
 

@@ -15,7 +15,7 @@ from archives import Source  # noqa: E402
 from common import split_of  # noqa: E402
 from dataset_fixtures import rows_of, write_zip  # noqa: E402
 from lidc_slices import IMAGE, slice_jobs  # noqa: E402
-from pictures import read_mask  # noqa: E402
+from picture_files import read_mask  # noqa: E402
 
 SPLITS = ("train", "validation", "test")
 
