@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 pytest.importorskip("accelerate")
 TRAINING = Path(__file__).parents[1] / "training"
-sys.path.insert(0, str(TRAINING))
+sys.path.append(str(TRAINING))  # at the end: its evaluate.py must not hide the library of that name
 
 from config import Config, parse_config  # noqa: E402
 from train import learning_rate_factor, main  # noqa: E402
