@@ -10,8 +10,6 @@ import torch
 
 from medseglatdiff.data import (
     COLUMNS,
-    colour_jitter,
-    dihedral,
     load_split,
     one_hot,
     open_split,
@@ -19,7 +17,6 @@ from medseglatdiff.data import (
     rows_at,
     seeded_generator,
     to_labels,
-    undo_dihedral,
 )
 
 
@@ -52,25 +49,19 @@ def test_batch_moves_image_and_mask_together():
     assert len({tuple(label.flatten().tolist()) for label in labels}) == 8  # all symmetries occur
 
 
+def test_affine_batch_keeps_the_mask_on_its_object():
+    ramp = np.zeros((64, 64), np.uint8)
+    ramp[20:44, 24:40] = 255
+    example = row([ramp], size=64) | {"image": PIL.Image.fromarray(ramp)}
+    images, labels = load_split([example], 1, 64).batch([0] * 16, [seeded_generator(p) for p in range(16)], affine=0.3)
+    assert torch.equal(images[:, 0] > 0, labels.bool())  # the image is its own mask: both moved alike
+    assert labels.sum(dim=(1, 2)).unique().numel() > 8
+
+
 def test_batch_draws_every_rater():
     masks = [square() * 0, square()]
     labels = load_split([row(masks)], 1, 8).batch([0] * 40, [seeded_generator(1, p) for p in range(40)])[1]
     assert 8 <= labels.any(dim=2).any(dim=1).sum() <= 32
-
-
-def test_symmetries_are_the_eight_of_the_square():
-    image = torch.arange(9).view(1, 3, 3)
-    results = {tuple(dihedral(image, symmetry).flatten().tolist()) for symmetry in range(8)}
-    assert len(results) == 8
-    assert torch.equal(dihedral(image, 4), image.flip(-1))
-    assert all(torch.equal(undo_dihedral(dihedral(image, symmetry), symmetry), image) for symmetry in range(8))
-
-
-def test_colour_jitter_leaves_grey_alone_and_stays_in_range():
-    grey, colour = torch.rand(1, 4, 4) * 2 - 1, torch.rand(3, 4, 4) * 2 - 1
-    assert torch.equal(colour_jitter(grey, seeded_generator(0)), grey)
-    jittered = colour_jitter(colour, seeded_generator(0))
-    assert jittered.abs().max() <= 1 and not torch.allclose(jittered, colour)
 
 
 def test_labels():

@@ -12,7 +12,7 @@ from diffusers import DDPMScheduler, DiffusionPipeline, DPMSolverMultistepSchedu
 
 from medseglatdiff import MedSegLatDiffPipeline
 from medseglatdiff.aggregation import aggregate, binary_entropy
-from medseglatdiff.data import dihedral, undo_dihedral
+from medseglatdiff.augmentation import dihedral, undo_dihedral
 
 
 def seeded(count: int) -> list[torch.Generator]:

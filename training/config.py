@@ -20,6 +20,7 @@ class Config:
     sample_size: int = 64  # side of the square, in pixels, to which images and masks are resized
     num_channels: int = 1  # 1 for grey, 3 for RGB
     num_classes: int = 1  # foreground classes
+    affine: float = 0.0  # strength of the random zoom, turn and shift of training samples; 0.3 is strong
     stretch: bool = False  # stretch each image to its full range of values, in training and in the pipeline alike
     # run
     output_dir: str = "outputs/phantom"  # checkpoints, logs and, at the end, the pipeline

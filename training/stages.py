@@ -39,7 +39,7 @@ class Stage:
         """Images, labels and generators (for whatever else is random) of the samples at these positions."""
         generators = [seeded_generator(self.config.seed, self.salt, position) for position in positions]
         rows = rows_at(positions, len(self.train), self.config.seed)
-        return *self.train.batch(rows, generators), generators  # [B, C, S, S], [B, S, S], B
+        return *self.train.batch(rows, generators, self.config.affine), generators  # [B, C, S, S], [B, S, S], B
 
     def validation_rows(self) -> list[int]:
         """A fixed random choice of rows of the validation split."""

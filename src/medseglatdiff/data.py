@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .augmentation import colour_jitter, dihedral, random_affine
 from .images import preprocess
 from .phantom import phantom_rows
 
@@ -132,8 +133,11 @@ class SegmentationSplit:
         """Images of these rows in [-1, 1], float32 `(len(rows), C, S, S)`."""
         return self.images[rows].float() / 127.5 - 1
 
-    def batch(self, rows: Sequence[int], generators: list[torch.Generator]) -> tuple[torch.Tensor, torch.Tensor]:
-        """A random rater's mask of each row with its image, both under the same random flip, quarter turn and colours.
+    def batch(
+        self, rows: Sequence[int], generators: list[torch.Generator], affine: float = 0.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A random rater's mask of each row with its image, both under the same random symmetry of the square and, where
+        `affine` > 0, under the same `random_affine`; colours vary too.
 
         Returns:
             images in [-1, 1], float32 `(B, C, S, S)`, and labels, int64 `(B, S, S)`.
@@ -143,9 +147,15 @@ class SegmentationSplit:
             raters = self.raters(row)  # [R, S, S]
             rater = torch.randint(len(raters), (), generator=generator)
             symmetry = int(torch.randint(8, (), generator=generator))
-            images.append(dihedral(colour_jitter(image, generator), symmetry))  # [C, S, S]
-            labels.append(dihedral(raters[rater], symmetry))  # [S, S]
-        return torch.stack(images), torch.stack(labels).long()
+            image = dihedral(colour_jitter(image, generator), symmetry)  # [C, S, S]
+            mask = dihedral(raters[rater], symmetry)[None].long()  # [1, S, S]
+            if affine:
+                shares = one_hot(mask, self.num_classes)[0]  # [1 + K, S, S]
+                warped = random_affine(torch.cat([image, shares]), affine, generator)  # [C + 1 + K, S, S]
+                image, mask = warped[: len(image)], warped[len(image) :].argmax(dim=0)[None]  # [C, S, S], [1, S, S]
+            images.append(image)
+            labels.append(mask)
+        return torch.stack(images), torch.cat(labels)
 
 
 def load_split(
@@ -170,28 +180,6 @@ def load_split(
         labels.append(resize_labels(torch.from_numpy(np.stack(masks)), sample_size, num_classes))  # [R, S, S]
         first.append(first[-1] + len(masks))
     return SegmentationSplit(torch.stack(images), torch.cat(labels), torch.tensor(first), num_classes)
-
-
-def dihedral(image: torch.Tensor, symmetry: int) -> torch.Tensor:
-    """One of the square's eight symmetries over the last two dimensions: quarter turns, then a flip from 4 on."""
-    turned = torch.rot90(image, symmetry % 4, dims=(-2, -1))
-    return turned.flip(-1) if symmetry >= 4 else turned
-
-
-def undo_dihedral(image: torch.Tensor, symmetry: int) -> torch.Tensor:
-    """What `dihedral(image, symmetry)` was made from."""
-    upright = image.flip(-1) if symmetry >= 4 else image
-    return torch.rot90(upright, -(symmetry % 4), dims=(-2, -1))
-
-
-def colour_jitter(image: torch.Tensor, generator: torch.Generator, strength: float = 0.2) -> torch.Tensor:
-    """Random brightness, contrast and saturation of an RGB image in [-1, 1], `(3, H, W)`; grey stays grey."""
-    if image.shape[0] != 3:
-        return image
-    brightness, contrast, saturation = (torch.rand(3, generator=generator) * 2 - 1) * strength
-    grey = image.mean(dim=0, keepdim=True)  # [1, H, W]
-    image = grey + (image - grey) * (1 + saturation)  # [3, H, W]
-    return ((image - image.mean()) * (1 + contrast) + image.mean() + brightness).clamp(-1, 1)  # [3, H, W]
 
 
 def seeded_generator(*entropy: int) -> torch.Generator:

@@ -10,8 +10,8 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 from .aggregation import aggregate, to_pil
+from .augmentation import dihedral, undo_dihedral
 from .autoencoder import MedSegLatDiffVAE
-from .data import dihedral, undo_dihedral
 from .image_encoder import MedSegLatDiffImageEncoder
 from .images import as_image_list, preprocess, resize_probabilities
 from .unet import MedSegLatDiffUNet
