@@ -136,7 +136,7 @@ class SegmentationSplit:
     def batch(
         self, rows: Sequence[int], generators: list[torch.Generator], affine: float = 0.0
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """A random rater's mask of each row with its image, both under the same random symmetry of the square and, where
+        """A random rater's mask of each row with its image, both under the same random symmetry and, where
         `affine` > 0, under the same `random_affine`; colours vary too.
 
         Returns:
