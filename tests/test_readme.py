@@ -1,0 +1,40 @@
+"""The README's numbers are those of the results files, and its Python snippet runs."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import readme_results  # noqa: E402
+
+
+def test_results_are_current(tmp_path, monkeypatch):
+    text = (ROOT / "README.md").read_text()
+    (tmp_path / "README.md").write_text(text)
+    for folder in ("pipelines", "benchmarks"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    monkeypatch.setattr(readme_results, "ROOT", tmp_path)
+    readme_results.main()
+    assert (tmp_path / "README.md").read_text() == text, "run `make results`"
+
+
+def test_snippet_runs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    names = {}
+    exec(snippet, names)
+    assert names["out"].masks[0].shape[0] == 16 and names["out"].confidence[0].max() <= 1
+
+
+def test_links_lead_somewhere():
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / "README.md").read_text())
+    assert links and all((ROOT / link).exists() for link in links)
+
+
+@pytest.mark.parametrize("path", ["training/train.py", "training/evaluate.py", "training/publish.py"])
+def test_named_commands_exist(path):
+    assert path.split("/")[1] in (ROOT / "README.md").read_text() and (ROOT / path).is_file()
