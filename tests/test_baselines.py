@@ -1,0 +1,76 @@
+"""The baselines that the pipelines are compared with: their networks, losses and predictions."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "benchmarks"))
+
+import baselines  # noqa: E402
+from baseline_networks import NETWORKS, RANDOM  # noqa: E402
+
+from medseglatdiff.data import load_split  # noqa: E402
+from medseglatdiff.phantom import phantom_rows  # noqa: E402
+
+
+@pytest.fixture(params=NETWORKS, scope="module")
+def named_network(request):
+    torch.manual_seed(0)
+    return request.param, NETWORKS[request.param](1).eval()
+
+
+def test_draws_are_probabilities_that_differ_where_the_network_is_random(named_network):
+    name, network = named_network
+    images = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        first, second = network.draw(images), network.draw(images)
+    assert first.shape == (2, 64, 64) and first.min() >= 0 and first.max() <= 1
+    assert torch.equal(first, second) == (name not in RANDOM)
+
+
+def test_loss_falls_on_one_batch(named_network):
+    _, network = named_network
+    images = torch.full((2, 1, 64, 64), -0.5)
+    images[:, :, 16:48, 16:48] = 0.5
+    labels = (images[:, 0] > 0).long()
+    optimizer, losses = torch.optim.Adam(network.parameters(), lr=1e-3), []
+    for _ in range(5):
+        losses.append(network.loss(images, labels))
+        losses[-1].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < losses[0]
+
+
+class Threshold(torch.nn.Module):
+    """Sure of the foreground where the image is bright."""
+
+    def draw(self, images):
+        return (images[:, 0] > 0).float()
+
+
+def test_prediction_turns_every_view_back():
+    pixels = np.zeros((64, 64), np.uint8)
+    pixels[8:16, 40:60] = 255
+    row = {"image": PIL.Image.fromarray(pixels)}
+    config = baselines.Config(sample_size=64)
+    masks, confidence, uncertainty, consensus = baselines.predict([Threshold()], row, config, 5, random=False)
+    assert masks.shape == (5, 64, 64) and confidence.dtype == np.float32
+    assert (consensus == (pixels > 0)).all() and (masks == consensus).all() and (confidence == consensus).all()
+    assert not uncertainty.any()
+
+
+def test_training_keeps_the_best_weights_of_its_looks():
+    rows = list(phantom_rows(8, size=64, seed=0))
+    split = load_split(rows, 1, 64)
+    torch.manual_seed(0)
+    network = NETWORKS["dynunet"](1)
+    config = baselines.Config(batch_size=2, validation_images=4)
+    training = baselines.fit(network, config, split, split, 2.0, seed=0)
+    assert training["steps"] >= training["best_step"] >= 1
+    assert baselines.validate(network, split, 4) == training["validation_dice"]
