@@ -1,10 +1,12 @@
 """Does the weighted cross entropy keep tiny nodules alive? Mask autoencoders that differ in their loss alone.
 
-    python benchmarks/mask_autoencoder.py --dataset data/lidc-idri
+    python benchmarks/mask_autoencoder.py
+    python benchmarks/mask_autoencoder.py --variants weight-1 weight-2 weight-10 mse dice --runs 3 --steps 400 \\
+        --out benchmarks/ablations/mask-autoencoder-lidc-idri.json
 
-Trains each variant for the same steps from the same seed with `training/train.py`, then reconstructs every non-empty
-mask of the test split, and reports Dice, IoU and the share of missed objects by reference area. The table goes to
-`benchmarks/mask_autoencoder.json`. Interrupted, it resumes.
+Trains each variant for the same steps from the same seeds with `training/train.py`, then reconstructs every non-empty
+mask of the test split, and reports Dice, IoU and the share of missed objects by reference area. Each variant is in the
+results file as soon as it is measured. Interrupted, it resumes.
 """
 
 import argparse
@@ -22,20 +24,38 @@ from medseglatdiff.data import load_split, one_hot, open_split
 from medseglatdiff.metrics import dice, iou
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "training"))
+
+from config import parse_config  # noqa: E402
+
 VARIANTS = {
-    "cross entropy, weight 2": ["--foreground-weight", "2"],
-    "mean squared error": ["--mask-loss", "mse"],
-    "cross entropy, weight 50": ["--foreground-weight", "50"],
+    "weight-1": ("cross entropy, weight 1", ["--foreground-weight", "1"]),
+    "weight-2": ("cross entropy, weight 2", ["--foreground-weight", "2"]),
+    "weight-10": ("cross entropy, weight 10", ["--foreground-weight", "10"]),
+    "weight-50": ("cross entropy, weight 50", ["--foreground-weight", "50"]),
+    "frequency": ("cross entropy, weight by pixel frequency", ["--foreground-weight", "none"]),
+    "mse": ("mean squared error", ["--mask-loss", "mse"]),
+    "dice": ("Dice loss", ["--mask-loss", "dice"]),
+    "vq": ("weight 2, vector quantisation", {"bottleneck": "vq"}),
+    "channels-1": ("weight 2, one latent channel", {"latent_channels": 1}),
+    "channels-4": ("weight 2, four latent channels", {"latent_channels": 4}),
+    "factor-2": ("weight 2, factor 2", {"block_out_channels": [32]}),
+    "factor-8": ("weight 2, factor 8", {"block_out_channels": [32, 32, 32]}),
 }
+DEFAULT_VARIANTS = ("weight-2", "mse", "weight-50")
 STRATA = {"all": np.inf, "<= 16 px": 16, "<= 64 px": 64, "<= 256 px": 256}
 
 
-def train(name: str, options: argparse.Namespace) -> MedSegLatDiffVAE:
+def train(variant: str, seed: int, options: argparse.Namespace) -> MedSegLatDiffVAE:
     """The variant's autoencoder, trained from the preset's settings where it is not finished yet."""
-    folder = options.work / name.replace(" ", "-").replace(",", "")
+    _, changes = VARIANTS[variant]
+    if isinstance(changes, dict):
+        shape = parse_config(["--config", str(options.config)]).mask_vae | changes
+        changes = ["--foreground-weight", "2", "--mask-vae", json.dumps(shape)]
+    folder = options.work / f"{Path(options.dataset).name}-{variant}-{options.steps}-{seed}"
     script = [sys.executable, str(ROOT / "training" / "train.py"), "--config", str(options.config)]
     settings = ["--stage", "mask_vae", "--resume", "--output-dir", str(folder), "--dataset", options.dataset]
-    settings += ["--mask-vae-steps", str(options.steps), "--seed", str(options.seed), *VARIANTS[name]]
+    settings += ["--mask-vae-steps", str(options.steps), "--seed", str(seed), *changes]
     subprocess.run([*script, *settings], check=True)
     return MedSegLatDiffVAE.from_pretrained(folder / "mask_vae" / "model").eval()
 
@@ -63,30 +83,45 @@ def measure(decoded: np.ndarray, masks: np.ndarray) -> dict[str, dict]:
     return measures
 
 
+def over_runs(tables: list[dict[str, dict]]) -> dict[str, dict]:
+    """Means of all measures over runs from different seeds, and the standard deviation of Dice where there are
+    several."""
+    means = {}
+    for stratum, first in tables[0].items():
+        means[stratum] = {name: float(np.mean([table[stratum][name] for table in tables])) for name in first}
+        means[stratum]["masks"] = first["masks"]
+        if len(tables) > 1:
+            means[stratum]["dice_std"] = float(np.std([table[stratum]["dice"] for table in tables], ddof=1))
+    return means
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=DEFAULT_VARIANTS)
     parser.add_argument("--dataset", default="data/lidc-idri")
     parser.add_argument("--config", type=Path, default=ROOT / "training" / "configs" / "lidc_idri.json")
     parser.add_argument("--split", default="test")
     parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the first run")
+    parser.add_argument("--runs", type=int, default=1, help="from different seeds")
     parser.add_argument("--work", type=Path, default=ROOT / "outputs" / "mask-autoencoder")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     # 1. every rater's non-empty mask of the split
-    labels = load_split(open_split(options.dataset, options.split), 1, 128).labels  # [sum of raters, S, S]
-    masks = labels[labels.flatten(1).sum(dim=1) > 0]  # [N, S, S]
+    config = parse_config(["--config", str(options.config)])
+    split = load_split(open_split(options.dataset, options.split), config.num_channels, config.sample_size)
+    masks = split.labels[split.labels.flatten(1).sum(dim=1) > 0]  # [N, S, S]
     # 2. train and measure each variant
-    results = {name: str(getattr(options, name)) for name in ("dataset", "split", "steps", "seed")}
+    results = {name: str(getattr(options, name)) for name in ("dataset", "split", "steps", "seed", "runs")}
     results |= {"averaging": "mean over non-empty masks of all raters", "variants": {}}
-    for name in VARIANTS:
-        decoded = reconstruct(train(name, options), masks)
-        results["variants"][name] = measure(decoded, masks.numpy() > 0)
-        for stratum, row in results["variants"][name].items():
-            print(
-                f"{name:26} {stratum:10} {row['masks']:5} masks  Dice {row['dice']:.4f}  IoU {row['iou']:.4f}", end=""
-            )
-            print(f"  missed {row['missed']:.2%}")
+    for variant in options.variants:
+        seeds = range(options.seed, options.seed + options.runs)
+        tables = [measure(reconstruct(train(variant, seed, options), masks), masks.numpy() > 0) for seed in seeds]
+        label, _ = VARIANTS[variant]
+        results["variants"][label] = over_runs(tables)
+        for stratum, row in results["variants"][label].items():
+            print(f"{label:40} {stratum:10} Dice {row['dice']:.4f}  IoU {row['iou']:.4f}  missed {row['missed']:.2%}")
+        options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(results, indent=2) + "\n")
 
 

@@ -11,6 +11,7 @@ from medseglatdiff.losses import (
     diffusion_loss,
     image_mse,
     kl_divergence,
+    mask_dice,
     mask_mse,
     min_snr_weights,
     prediction_target,
@@ -44,6 +45,15 @@ def test_class_weights_are_square_roots_of_inverse_frequencies():
 
 def test_mean_squared_errors():
     assert mask_mse(torch.zeros(1, 2, 1, 1), torch.zeros(1, 1, 1, dtype=torch.long)).item() == pytest.approx(0.25)
+
+
+def test_dice_loss_in_closed_form():
+    labels = torch.zeros(2, 4, 4, dtype=torch.long)
+    labels[0, :2, :2] = 1  # 4 pixels; the second mask is empty
+    perfect = torch.stack([1.0 - labels, labels.float()], dim=1) * 200 - 100
+    assert mask_dice(perfect, labels).item() == pytest.approx(0, abs=1e-6)
+    half = torch.zeros(2, 2, 4, 4)  # every pixel is foreground by half: (2 * 2 + 1) / (8 + 4 + 1), and 1 / (8 + 1)
+    assert mask_dice(half, labels).item() == pytest.approx(1 - (5 / 13 + 1 / 9) / 2)
     assert image_mse(torch.full((1, 1, 2, 2), 0.5), torch.full((1, 1, 2, 2), -0.5)).item() == pytest.approx(1.0)
 
 

@@ -53,7 +53,7 @@ class Config:
     )  # of diffusers.DDIMScheduler
     scale_latents: bool = True  # zero mean and unit variance on the training split
     # objectives
-    mask_loss: str = "weighted_cross_entropy"  # or mse
+    mask_loss: str = "weighted_cross_entropy"  # or mse, or dice
     foreground_weight: float | None = 10.0  # of the cross entropy; none: from the training split's pixel frequencies
     bottleneck_weight: float = 0.00001  # of the KL divergence, or of the commitment loss
     train_image_encoder: bool = True  # go on training the image encoder with the U-Net
@@ -85,7 +85,7 @@ class Config:
     def __post_init__(self):
         choices = {
             "stage": ("mask_vae", "image_vae", "unet", "all"),
-            "mask_loss": ("weighted_cross_entropy", "mse"),
+            "mask_loss": ("weighted_cross_entropy", "mse", "dice"),
             "mixed_precision": ("no", "bf16", "fp16"),
         }
         for name, allowed in choices.items():

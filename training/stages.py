@@ -21,6 +21,7 @@ from medseglatdiff.losses import (
     class_weights_from_frequencies,
     diffusion_loss,
     image_mse,
+    mask_dice,
     mask_mse,
     min_snr_weights,
     prediction_target,
@@ -68,6 +69,8 @@ class MaskAutoencoderStage(Stage):
         logits, _, bottleneck_loss = module(inputs, generators, return_dict=False)
         if self.config.mask_loss == "mse":
             reconstruction_loss = mask_mse(logits, labels)
+        elif self.config.mask_loss == "dice":
+            reconstruction_loss = mask_dice(logits, labels)
         else:
             reconstruction_loss = weighted_cross_entropy(logits, labels, self.class_weights.to(device))
         return reconstruction_loss + self.config.bottleneck_weight * bottleneck_loss

@@ -36,6 +36,17 @@ def mask_mse(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return F.mse_loss(logits.float().softmax(dim=1), one_hot.float())
 
 
+def mask_dice(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """1 - soft Dice of the foreground classes, per mask and class, then the mean: the other common loss for masks.
+
+    Sums over pixels are smoothed by one pixel, so that an empty mask that is reconstructed empty costs nothing.
+    """
+    one_hot = F.one_hot(labels, logits.shape[1]).movedim(-1, 1)[:, 1:].float()  # [B, K, H, W]
+    shares = logits.float().softmax(dim=1)[:, 1:]  # [B, K, H, W]
+    both, either = (shares * one_hot).sum(dim=(2, 3)), (shares + one_hot).sum(dim=(2, 3))  # [B, K] each
+    return 1 - ((2 * both + 1) / (either + 1)).mean()
+
+
 def image_mse(reconstruction: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
     """Mean squared error of images in [-1, 1], both `(batch, channels, height, width)`."""
     return F.mse_loss(reconstruction.float(), images.float())
