@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 EXAMPLES := $(wildcard examples/*.png)
 
-.PHONY: help demo space test lint format results
+.PHONY: help demo space test lint format cards results
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -33,5 +33,9 @@ format: .venv/ready  ## put the code in the format that lint checks
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+cards: .venv/ready  ## the cards of all pipelines, from the JSON files beside them
+	$(BIN)/python training/publish.py pipelines/*/ --card-only
+
 results: .venv/ready  ## the results in README.md, from the JSON files in pipelines/ and benchmarks/
 	$(BIN)/python benchmarks/readme_results.py
+	$(BIN)/python benchmarks/readme_plots.py

@@ -11,7 +11,7 @@ from conftest import DEFAULT_PRESET, PAPER_PRESET, tiny_pipeline, tiny_unet, tin
 from diffusers import DDPMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler, HeunDiscreteScheduler
 
 from medseglatdiff import MedSegLatDiffPipeline
-from medseglatdiff.aggregation import aggregate, binary_entropy
+from medseglatdiff.aggregation import aggregate, binary_entropy, calibrate
 from medseglatdiff.augmentation import dihedral, undo_dihedral
 
 
@@ -208,3 +208,38 @@ def test_symmetries_take_turns():
 def test_symmetries_are_checked():
     with pytest.raises(ValueError, match="`symmetries` must be 1, 2, 4 or 8, but was 3"):
         tiny_pipeline(symmetries=3)
+
+
+CALIBRATION = {"shares": [0.0, 0.25, 1.0], "confidences": [0.0, 0.5, 0.8]}
+
+
+def test_calibration_follows_straight_lines_between_its_points():
+    shares = torch.tensor([0.0, 0.125, 0.25, 0.5, 0.625, 1.0])
+    assert torch.allclose(calibrate(shares, CALIBRATION), torch.tensor([0.0, 0.25, 0.5, 0.6, 0.65, 0.8]))
+    assert np.allclose(calibrate(shares, CALIBRATION), np.interp(shares, *CALIBRATION.values()))
+
+
+def test_calibrated_pipeline_survives_saving(tmp_path):
+    plain, calibrated = tiny_pipeline(), tiny_pipeline(calibration=CALIBRATION, threshold=0.55)
+    calibrated.save_pretrained(tmp_path)
+    loaded = MedSegLatDiffPipeline.from_pretrained(tmp_path)
+    before, after = (pipeline(pictures()[0], generator=seeded(1)) for pipeline in (plain, loaded))
+    assert np.array_equal(before.masks[0], after.masks[0])
+    assert np.allclose(after.confidence[0], np.interp(before.confidence[0], *CALIBRATION.values()))
+    assert np.array_equal(after.consensus[0], after.confidence[0] >= 0.55)
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [
+        {"shares": [0, 1]},
+        {"shares": [0, 1], "confidences": [0.5, 0.4]},
+        {"shares": [0.1, 1], "confidences": [0, 1]},
+        {"shares": [0, 0.5, 0.5, 1], "confidences": [0, 0.1, 0.2, 1]},
+        {"shares": [0, 1], "confidences": [0, 1.1]},
+        [0, 1],
+    ],
+)
+def test_calibrations_that_are_none_are_refused(calibration):
+    with pytest.raises(ValueError, match="`calibration` must hold `shares`"):
+        tiny_pipeline(calibration=calibration)

@@ -52,16 +52,16 @@ def build_results() -> list:
             1,
             100,
             step=1,
-            label="Consensus: least share of hypotheses that agree (%)",
+            label="Consensus: least confidence (%)",
             buttons=[],
             elem_id="threshold",
         )
         cards = gr.HTML(elem_id="cards")
         with gr.Row():
             confidence = build_map(
-                "Confidence", VIRIDIS, ("0 %", "50 %", "100 %"), "share of the hypotheses that hold a pixel"
+                "Confidence", VIRIDIS, ("0 %", "50 %", "100 %"), "from the share of the hypotheses that hold a pixel"
             )
-            uncertainty = build_map("Uncertainty", MAGMA, ("0", "0.5", "1 bit"), "0: all agree, 1 bit: split in half")
+            uncertainty = build_map("Uncertainty", MAGMA, ("0", "0.5", "1 bit"), "0: sure, 1 bit: undecided")
         gallery = gr.Gallery(
             label="Hypotheses one by one: area, share of the image",
             columns=4,

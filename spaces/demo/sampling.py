@@ -59,8 +59,8 @@ class Job:
 
     def finish(self, masks: np.ndarray) -> Segmentation:
         """Confidence, uncertainty and consensus of all hypotheses, as the pipeline aggregates them."""
-        threshold = self.pipeline.config.threshold
-        maps = aggregate(torch.from_numpy(masks), 1, threshold)  # [1, H, W], [1, H, W], [H, W]
+        threshold, calibration = self.pipeline.config.threshold, self.pipeline.config.calibration
+        maps = aggregate(torch.from_numpy(masks), 1, threshold, calibration)  # [1, H, W], [1, H, W], [H, W]
         confidence, uncertainty, consensus = (array.numpy() for array in maps)
         seconds = time.perf_counter() - self.started
         return Segmentation(masks, confidence[0], uncertainty[0], consensus.astype(bool), threshold, seconds)

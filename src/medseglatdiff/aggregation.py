@@ -11,8 +11,40 @@ def binary_entropy(confidence: torch.Tensor) -> torch.Tensor:
     return -(torch.xlogy(confidence, confidence) + torch.xlogy(other, other)) / np.log(2)
 
 
+def check_calibration(calibration: dict | None):
+    """Raises a `ValueError` unless `calibration` is `None` or what `calibrate` can follow."""
+    if calibration is None:
+        return
+    try:
+        shares, confidences = (np.asarray(calibration[name], float) for name in ("shares", "confidences"))
+        fits = shares.shape == confidences.shape and shares.ndim == 1 and len(shares) > 1
+        fits = fits and shares[0] == 0 and shares[-1] == 1 and (np.diff(shares) > 0).all()
+        fits = fits and confidences[0] >= 0 and confidences[-1] <= 1 and (np.diff(confidences) >= 0).all()
+    except (TypeError, ValueError, KeyError, IndexError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            "`calibration` must hold `shares` that rise from 0 to 1 and as many `confidences` in [0, 1] that do not "
+            f"fall, but was {calibration!r}."
+        )
+
+
+def calibrate(shares: torch.Tensor, calibration: dict) -> torch.Tensor:
+    """Shares of hypotheses as confidences, along the straight lines between the points of `calibration`.
+
+    Args:
+        shares (`torch.Tensor`): in [0, 1], of any shape.
+        calibration (`dict`): lists `shares` and `confidences`, as `check_calibration` wants them, such as
+            training/calibrate.py measures.
+    """
+    known, confidences = (torch.tensor(calibration[name], device=shares.device) for name in ("shares", "confidences"))
+    upper = torch.bucketize(shares, known).clamp(1, len(known) - 1)
+    weight = (shares - known[upper - 1]) / (known[upper] - known[upper - 1])
+    return torch.lerp(confidences[upper - 1], confidences[upper], weight)
+
+
 def aggregate(
-    labels: torch.Tensor, num_classes: int, threshold: float
+    labels: torch.Tensor, num_classes: int, threshold: float, calibration: dict | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Confidence, uncertainty and consensus of one image's hypotheses: a pure function of the label maps.
 
@@ -21,12 +53,15 @@ def aggregate(
         num_classes (`int`): foreground classes, K.
         threshold (`float`): least confidence of the consensus, in (0, 1]; among several classes the most confident
             wins.
+        calibration (`dict`, *optional*): of the confidence, for `calibrate`; the share of hypotheses if `None`.
 
     Returns:
         confidence and uncertainty, float32 `(K, H, W)`, and the consensus as labels, uint8 `(H, W)`.
     """
     classes = torch.arange(1, num_classes + 1, device=labels.device)[:, None, None, None]  # [K, 1, 1, 1]
     confidence = (labels == classes).float().mean(dim=1)  # [K, H, W]
+    if calibration is not None:
+        confidence = calibrate(confidence, calibration)  # [K, H, W]
     highest, winner = confidence.max(dim=0)  # [H, W], [H, W]
     consensus = torch.where(highest >= threshold, winner + 1, 0).to(torch.uint8)  # [H, W]
     return confidence, binary_entropy(confidence), consensus

@@ -74,6 +74,9 @@ def comparison(corner: str, blocks: dict[str, dict], names: Sequence[str], **col
     return markdown_table([corner, *(SHORT[name] for name in names), *columns], rows)
 
 
+CALIBRATED = ", mapped to how often raters of the validation split marked such pixels"
+
+
 def pipeline_facts(pipeline: MedSegLatDiffPipeline) -> str:
     """What goes in, what comes out, defaults and size."""
     config, classes = pipeline.config, pipeline.num_classes
@@ -85,6 +88,7 @@ def pipeline_facts(pipeline: MedSegLatDiffPipeline) -> str:
         ["**returns**", "masks, confidence, uncertainty and consensus at each image's own size"],
         ["**foreground classes**", str(classes)],
         ["**defaults**", f"{config.default_num_masks} masks, {config.default_num_inference_steps} denoising steps"],
+        ["**confidence**", "share of the hypotheses that hold a pixel" + (CALIBRATED if config.calibration else "")],
         ["**consensus**", f"where the confidence is at least {config.threshold}"],
         ["**parameters**", ", ".join(f"{name} {count:,}" for name, count in parts.items())],
     ]

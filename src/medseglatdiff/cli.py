@@ -109,6 +109,7 @@ def run_info(options: argparse.Namespace):
         "default masks": pipeline.config.default_num_masks,
         "default steps": pipeline.config.default_num_inference_steps,
         "consensus threshold": pipeline.config.threshold,
+        "calibrated": "yes" if pipeline.config.calibration else "no",
     }
     for name, value in rows.items():
         print(f"{name:<22}{value}")

@@ -73,10 +73,10 @@ def draw_overview(
     for k, values in zip(classes, confidence, strict=True):
         picture = resize_map(colour_map(values, VIRIDIS), size)
         name, swatch = ("Confidence", None) if num_classes == 1 else (f"Confidence, class {k}", colour_of(k - 1))
-        caption = "share of the hypotheses that hold a pixel"
+        caption = "from the share of the hypotheses that hold a pixel"
         panels.append(_panel(name, caption, picture, VIRIDIS, ("0 %", "50 %", "100 %"), swatch))
     picture = resize_map(colour_map(uncertainty.max(axis=0), MAGMA), size)
-    caption = "0: all agree, 1 bit: split in half"
+    caption = "0: sure, 1 bit: undecided"
     panels.append(_panel("Uncertainty", caption, picture, MAGMA, ("0", "0.5", "1 bit")))
     # 3. each hypothesis by itself
     count = min(len(masks), TILES)

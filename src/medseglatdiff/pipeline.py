@@ -9,7 +9,7 @@ from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
-from .aggregation import aggregate, to_pil
+from .aggregation import aggregate, check_calibration, to_pil
 from .augmentation import dihedral, undo_dihedral
 from .autoencoder import MedSegLatDiffVAE
 from .image_encoder import MedSegLatDiffImageEncoder
@@ -25,8 +25,8 @@ class MedSegLatDiffPipelineOutput(BaseOutput):
     Args:
         masks (`list[np.ndarray]`): hypotheses, bool `(num_masks, H, W)`; label maps, uint8, from a multi-class
             checkpoint.
-        confidence (`list[np.ndarray]`): share of the hypotheses that hold each pixel, float32 in [0, 1], `(H, W)`;
-            `(num_classes, H, W)` from a multi-class checkpoint.
+        confidence (`list[np.ndarray]`): share of the hypotheses that hold each pixel, calibrated where the checkpoint
+            carries a calibration, float32 in [0, 1], `(H, W)`; `(num_classes, H, W)` from a multi-class checkpoint.
         uncertainty (`list[np.ndarray]`): binary entropy of the confidence in bits, float32 in [0, 1]; same shape.
         consensus (`list[np.ndarray]`): confidence >= threshold, bool `(H, W)`; a label map, uint8, with several
             classes.
@@ -54,6 +54,8 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
             first, for checkpoints that were trained on such images.
         symmetries (`int`, *optional*, defaults to 1): under how many of the square's eight symmetries an image is
             looked at, in turn, one per hypothesis; each hypothesis is turned back. 1 leaves every image as it is.
+        calibration (`dict`, *optional*): what share of the hypotheses means what confidence, measured on validation
+            data (see `aggregation.calibrate`); `None`: the share is the confidence.
     """
 
     model_cpu_offload_seq = "image_encoder->unet->mask_vae"
@@ -70,8 +72,10 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
         threshold: float = 0.5,
         stretch: bool = False,
         symmetries: int = 1,
+        calibration: dict | None = None,
     ):
         super().__init__()
+        check_calibration(calibration)
         if symmetries not in (1, 2, 4, 8):
             raise ValueError(f"`symmetries` must be 1, 2, 4 or 8, but was {symmetries}.")
         if unet.config.latent_channels != mask_vae.config.latent_channels:
@@ -92,6 +96,7 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
             threshold=threshold,
             stretch=stretch,
             symmetries=symmetries,
+            calibration=calibration,
         )
 
     @property
@@ -230,7 +235,8 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
             pairs = zip(image_latents.split(batch_size), views[:num_masks].split(batch_size), strict=True)
             parts = [self.decode_masks(part, own_views.tolist(), size) for part, own_views in pairs]
             labels = torch.cat(parts)  # [M, H, W]
-            results.append((labels, *aggregate(labels, self.num_classes, self.config.threshold)))
+            maps = aggregate(labels, self.num_classes, self.config.threshold, self.config.calibration)
+            results.append((labels, *maps))
         # 7. output
         self.maybe_free_model_hooks()
         columns = [list(column) for column in zip(*(self._convert(*r, output_type) for r in results), strict=True)]

@@ -1,0 +1,110 @@
+"""Teaches a saved pipeline what its confidence means, and where to draw the consensus, on the validation split.
+
+    accelerate launch training/calibrate.py --pipeline outputs/lidc-idri/pipeline --dataset data/lidc-idri
+
+For every share of the hypotheses, 0 to all, it counts how often raters marked the pixels held by so many; the isotonic
+fit of that (Barlow et al. 1972) becomes the pipeline's `calibration`. Pixels that no hypothesis holds keep
+confidence 0, so that the map ends where the hypotheses end. The `threshold` becomes the one whose consensus has the
+best mean Dice against the raters' majority. Both are written to the folder's model_index.json, and what was measured
+to calibration.json beside it. Masks stay what they are.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from provenance import git_commit
+from scipy.optimize import isotonic_regression
+from tqdm import tqdm
+
+from medseglatdiff import MedSegLatDiffPipeline
+from medseglatdiff.data import open_split
+from medseglatdiff.evaluation import predict, read_raters
+from medseglatdiff.metrics import dice
+
+IMAGES_PER_BATCH = 8
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pipeline", type=Path, required=True, help="folder, changed in place")
+    parser.add_argument("--dataset", required=True, help='folder, Hub id, or "phantom"')
+    parser.add_argument("--split", default="validation", choices=("train", "validation"), help="never test")
+    parser.add_argument("--limit", type=int, help="a random choice of so many images")
+    parser.add_argument("--seed", type=int, default=1, help="of the noise and of the choice of images")
+    return parser.parse_args(arguments)
+
+
+def count_held(masks: np.ndarray, raters: np.ndarray) -> np.ndarray:
+    """Float `(2, M + 1)`: of the pixels held by 0, 1, ... M of the masks `(M, H, W)`, how many there are, and the sum
+    over them of the share of the raters `(R, H, W)` who marked them."""
+    held, marked = masks.sum(axis=0).ravel(), raters.mean(axis=0).ravel()  # [H * W] each
+    sizes = {"minlength": len(masks) + 1}
+    return np.stack([np.bincount(held, **sizes), np.bincount(held, weights=marked, **sizes)])
+
+
+def dice_by_count(masks: np.ndarray, raters: np.ndarray) -> list[float]:
+    """Dice against the raters' majority of the pixels held by at least 1, 2, ... M of the masks."""
+    held, majority = masks.sum(axis=0), raters.mean(axis=0) >= 0.5  # [H, W] each
+    return [dice(held >= count, majority) for count in range(1, len(masks) + 1)]
+
+
+def fit(counts: np.ndarray, overlaps: np.ndarray) -> tuple[dict, float]:
+    """The calibration and the threshold from `(2, M + 1)` counts and the mean Dice, `(M,)`, by number of masks."""
+    pixels, marked = counts
+    frequency = np.divide(marked, pixels, out=np.zeros_like(marked), where=pixels > 0)  # [M + 1]
+    confidences = isotonic_regression(frequency, weights=np.maximum(pixels, 1e-9)).x  # [M + 1]
+    confidences = np.concatenate([[0.0], confidences[1:]]).clip(0, 1).round(4)
+    calibration = {"shares": np.linspace(0, 1, len(pixels)).tolist(), "confidences": confidences.tolist()}
+    separable = np.flatnonzero(np.diff(confidences) > 0)  # a threshold can only fall between unequal confidences
+    best = separable[overlaps[separable].argmax()]
+    return calibration, round(float(confidences[best : best + 2].mean()), 4)
+
+
+def replace_settings(folder: Path, **settings):
+    """Writes settings into the folder's model_index.json, under a temporary name first."""
+    index = json.loads((folder / "model_index.json").read_text()) | settings
+    partial = folder / "model_index.json.partial"
+    partial.write_text(json.dumps(index, indent=2) + "\n")
+    partial.replace(folder / "model_index.json")
+
+
+def main(arguments: list[str] | None = None):
+    options = parse_arguments(arguments)
+    accelerator = Accelerator()
+    torch.set_num_threads(os.cpu_count())  # `accelerate launch` leaves one thread
+    pipeline = MedSegLatDiffPipeline.from_pretrained(options.pipeline).to(accelerator.device)
+    pipeline.set_progress_bar_config(disable=True)
+    num_masks, steps = pipeline.config.default_num_masks, pipeline.config.default_num_inference_steps
+    rows = open_split(options.dataset, options.split)
+    chosen = np.random.default_rng(options.seed).permutation(len(rows))[: options.limit].tolist()
+    # 1. count over the split
+    counts, overlaps = np.zeros((2, num_masks + 1)), []
+    for first in tqdm(range(0, len(chosen), IMAGES_PER_BATCH), desc="calibrate"):
+        batch = [rows[index] for index in chosen[first : first + IMAGES_PER_BATCH]]
+        with accelerator.autocast():
+            predictions = list(predict(pipeline, batch, num_masks, steps, options.seed))
+        for row, (masks, *_) in zip(batch, predictions, strict=True):
+            raters = read_raters(row)
+            counts += count_held(masks, raters)
+            overlaps.append(dice_by_count(masks, raters))
+    # 2. fit and write
+    overlaps = np.mean(overlaps, axis=0)  # [M]
+    calibration, threshold = fit(counts, overlaps)
+    measured = {"command": f"accelerate launch training/calibrate.py {shlex.join(arguments or sys.argv[1:])}"}
+    measured |= {"num_images": len(chosen), "num_masks": num_masks, "num_inference_steps": steps}
+    measured |= {"pixels": counts[0].tolist(), "marked": counts[1].tolist(), "dice": overlaps.tolist()}
+    measured |= {"calibration": calibration, "threshold": threshold, "git_commit": git_commit()}
+    (options.pipeline / "calibration.json").write_text(json.dumps(measured, indent=2) + "\n")
+    replace_settings(options.pipeline, calibration=calibration, threshold=threshold)
+    print(f"threshold {threshold}; confidence by share of {num_masks} masks: {calibration['confidences']}")
+
+
+if __name__ == "__main__":
+    main()
