@@ -1,14 +1,44 @@
-"""Writes the results into README.md from the JSON files that the evaluations and benchmarks wrote: `make results`."""
+"""Writes the results into README.md from the JSON files of evaluations and benchmarks: part of `make results`."""
 
 import json
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 START, END = "<!-- results: written by `make results` -->", "<!-- end of results -->"
-PREDICTORS = {
+TITLES = {
+    "lidc-idri": "LIDC-IDRI, lung nodules, four readers, split by patient",
+    "cvc-clinicdb": "CVC-ClinicDB, polyps, split by video sequence",
+    "isic2018": "ISIC-2018, skin lesions, split by image",
+}
+COLUMNS = {
+    "ged": "GED (lower is better)",
+    "hm_iou": "HM-IoU",
+    "dice": "Dice",
+    "iou": "IoU",
+    "aurc": "AURC (lower is better)",
+    "diversity_ratio": "diversity / raters'",
+    "ece_band": "calibration error, uncertain pixels",
+}
+SHOWN = {
+    "lidc-idri": ("ged", "hm_iou", "dice", "diversity_ratio", "ece_band"),
+    "cvc-clinicdb": ("dice", "iou", "aurc", "ece_band"),
+    "isic2018": ("dice", "iou", "aurc", "ece_band"),
+}
+PLOTS = {
+    "samples": "Dice and GED by number of masks",
+    "reliability": "How often readers marked a pixel, by the model's confidence",
+    "risk_coverage": "Mean error of the images that are kept when the most uncertain ones are set aside",
+}
+LABELS = {
     "always_empty": "always empty",
     "majority": "the raters' majority, repeated (a perfect deterministic model)",
     "random_rater": "a rater drawn at random (the oracle)",
+    "pretrained_unet": "U-Net on the same pretrained encoder",
+    "dynunet": "DynUNet (nnU-Net's architecture)",
+    "dynunet_dropout": "DynUNet, Monte Carlo dropout",
+    "dynunet-ensemble-4": "DynUNet, ensemble of four",
+    "segformer": "SegFormer-B0 from scratch",
+    "conditional_vae": "conditional VAE (Probabilistic U-Net's kind)",
 }
 
 
@@ -17,40 +47,64 @@ def read(path: str) -> dict:
     return json.loads((ROOT / path).read_text())
 
 
+def datasets() -> list[str]:
+    """The data sets that there is a trained pipeline for."""
+    return [name for name in TITLES if (ROOT / f"pipelines/medseglatdiff-{name}/results.json").is_file()]
+
+
+def ours(dataset: str) -> dict:
+    """Our pipeline's results on a data set's test split."""
+    return read(f"pipelines/medseglatdiff-{dataset}/results.json")
+
+
+def baselines(dataset: str) -> list[dict]:
+    """Results of every baseline measured on a data set."""
+    return [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks/baselines").glob(f"{dataset}-*.json"))]
+
+
 def table(head: list[str], rows: list[list[str]]) -> list[str]:
     """Lines of a Markdown table."""
     return ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *rows)]
 
 
-def interval(entry: dict) -> str:
-    """A value with its interval."""
-    return f"{entry['value']:.3f} ({entry['low']:.3f}-{entry['high']:.3f})"
+def cells(metrics: dict, names: tuple[str, ...], interval: bool = False) -> list[str]:
+    """The values of these metrics, with their intervals where wanted; empty where a metric is not there."""
+    texts = []
+    for name in names:
+        entry = metrics.get(name, {"value": None})
+        text = "" if entry["value"] is None else f"{entry['value']:.3f}"
+        texts.append(f"{text} ({entry['low']:.3f}-{entry['high']:.3f})" if interval and text else text)
+    return texts
 
 
-def lidc_idri() -> list[str]:
-    """GED and HM-IoU on the LIDC-IDRI test split beside degenerate predictors and published figures."""
-    results, published = read("pipelines/medseglatdiff-lidc-idri/results.json"), read("benchmarks/published.json")
-    metrics = results["metrics"]
-    ours = [f"**medseglatdiff, {results['num_inference_steps']} steps**", interval(metrics["ged"])]
-    rows = [[*ours, interval(metrics["hm_iou"]), "this split"]]
-    for name, label in PREDICTORS.items():
-        entries = results["degenerate"][name]
-        rows.append([label, f"{entries['ged']['value']:.3f}", f"{entries['hm_iou']['value']:.3f}", "this split"])
-    for entry in published["lidc_idri"]:
-        rows.append([entry["method"], f"{entry['ged']:.3f}", f"{entry['hm_iou']:.3f}", entry["source"]])
+def minutes(training: list[dict]) -> str:
+    return f"{sum(member['seconds'] for member in training) / 60:.0f} min"
+
+
+def dataset_section(dataset: str) -> list[str]:
+    """Ours, the baselines and degenerate predictors on one test split, then what others report with their protocol."""
+    results, names, published = ours(dataset), SHOWN[dataset], read("benchmarks/published.json")[dataset]
+    trained = read(f"pipelines/medseglatdiff-{dataset}/training.json")["stages"]
+    hours = sum(stage["wall_hours"] for stage in trained.values())
+    steps = results["num_inference_steps"]
+    protocol = f"this split; trained {60 * hours:.0f} min"
+    rows = [[f"**medseglatdiff, {steps} steps**", *cells(results["metrics"], names, interval=True), protocol]]
+    for entry in baselines(dataset):
+        assert entry["data_fingerprint"] == results["data_fingerprint"], f"{entry['network']} saw other test images"
+        label, time = LABELS[entry["network"]], minutes(entry["training"])
+        rows.append([label, *cells(entry["metrics"], names, interval=True), f"this split; trained {time}"])
+    for name in ("majority", "random_rater", "always_empty"):
+        if name in results["degenerate"]:
+            rows.append([LABELS[name], *cells(results["degenerate"][name], names), "this split"])
+    for entry in published:
+        values = [f"{entry[name]:.3f}" if name in entry else "" for name in names]
+        rows.append([entry["method"], *values, entry["protocol"]])
+    groups = f" of {results['num_groups']} groups" if results["num_groups"] < results["num_images"] else ""
     what = (
-        f"LIDC-IDRI, test split by patient, {results['num_images']} slices of {results['num_groups']} patients, "
-        f"{results['num_masks']} masks per slice, seed {results['seed']}; means over slices. "
-        "Published figures are on the 15,096-crop pickle with splits of their own, so they are near but not equal."
+        f"Test split, {results['num_images']} images{groups}, {results['num_masks']} masks each, seed "
+        f"{results['seed']}; means over images with 95 % intervals."
     )
-    dice = f"Dice of the consensus against the raters' majority: {interval(metrics['dice'])} over all slices."
-    head = [
-        "method",
-        f"GED, {results['num_masks']} samples (lower is better)",
-        "HM-IoU (higher is better)",
-        "measured on",
-    ]
-    return [what, "", *table(head, rows), "", dice]
+    return [f"### {TITLES[dataset]}", "", what, "", *table(["method", *map(COLUMNS.get, names), "measured on"], rows)]
 
 
 def mask_autoencoder() -> list[str]:
@@ -84,7 +138,12 @@ def speed() -> list[str]:
 def main():
     before, rest = (ROOT / "README.md").read_text().split(START)
     _, after = rest.split(END)
-    lines = [START, *lidc_idri(), "", *mask_autoencoder(), "", *speed(), END]
+    lines = [START]
+    for dataset in datasets():
+        lines += [*dataset_section(dataset), ""]
+    for name, text in PLOTS.items():
+        lines += [f"![{text}](benchmarks/plots/{name}.png)", ""]
+    lines += ["### The autoencoder's loss, and speed", "", *mask_autoencoder(), "", *speed(), END]
     partial = ROOT / "README.md.partial"
     partial.write_text(before + "\n".join(lines) + after)
     partial.rename(ROOT / "README.md")

@@ -1,0 +1,68 @@
+"""Draws the README's three plots from the results files, to `benchmarks/plots/`: part of `make results`."""
+
+import sys
+from pathlib import Path
+
+from readme_results import LABELS, PLOTS, ROOT, TITLES, baselines, datasets, ours
+
+sys.path.append(str(ROOT / "training"))
+
+from plots import BLUE, GREY, ORANGE, new_figure, save_figure  # noqa: E402
+
+STYLES = (("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"), (ORANGE, (0, (5, 1))), ("#56B4E9", (0, (1, 1))))
+SHORT = {name: TITLES[name].split(",")[0] for name in datasets()}
+
+
+def plot_samples():
+    """Dice of the consensus for all data sets, and GED where there are several raters, by number of masks."""
+    figure, (dice, ged) = new_figure(2)
+    for (dataset, name), marker in zip(SHORT.items(), "os^", strict=False):
+        by_num_masks = ours(dataset)["by_num_masks"]
+        counts = [int(count) for count in by_num_masks]
+        dice.plot(counts, [entry["dice"]["value"] for entry in by_num_masks.values()], marker=marker, label=name)
+        if "ged" in by_num_masks["1"]:
+            ged.plot(counts, [entry["ged"]["value"] for entry in by_num_masks.values()], marker=marker, label=name)
+    majority = ours("lidc-idri")["degenerate"]["majority"]["ged"]["value"]
+    ged.axhline(majority, ls="--", color=GREY, label="the raters' majority, repeated")
+    for axes, label in ((dice, "Dice of the consensus"), (ged, "GED (lower is better)")):
+        axes.set_xscale("log", base=2)
+        axes.set(xlabel="masks per image", ylabel=label)
+        axes.legend()
+    return figure
+
+
+def plot_reliability():
+    """Frequency of the foreground by confidence, a panel per data set."""
+    figure, panels = new_figure(len(SHORT))
+    for axes, (dataset, name) in zip(panels, SHORT.items(), strict=True):
+        curve = ours(dataset)["curves"]["reliability"]
+        axes.plot([0, 1], [0, 1], "--", color=GREY)
+        axes.plot(curve["confidence"], curve["frequency"], "o-", color=BLUE)
+        axes.set(title=name, xlabel="confidence", ylabel="share of raters who marked the pixel", aspect="equal")
+    return figure
+
+
+def plot_risk_coverage():
+    """Mean error of the kept images by share kept, ours and every baseline, a panel per data set."""
+    figure, panels = new_figure(len(SHORT))
+    for axes, (dataset, name) in zip(panels, SHORT.items(), strict=True):
+        styles = zip(baselines(dataset), STYLES, strict=False)
+        lines = [(entry, LABELS[entry["network"]], *style) for entry, style in styles]
+        for results, label, colour, dash in [*lines, (ours(dataset), "medseglatdiff", BLUE, "-")]:
+            curve = results["curves"]["risk_coverage"]
+            axes.plot(curve["coverage"], curve["risk"], color=colour, ls=dash, label=label)
+        axes.set(title=name, xlabel="share of images kept", ylabel="mean error (1 - Dice)", ylim=(0, None))
+        axes.legend(fontsize="small")
+    return figure
+
+
+def main():
+    folder = Path(ROOT, "benchmarks", "plots")
+    folder.mkdir(exist_ok=True)
+    figures = {"samples": plot_samples, "reliability": plot_reliability, "risk_coverage": plot_risk_coverage}
+    for name in PLOTS:
+        save_figure(figures[name](), folder / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main()
