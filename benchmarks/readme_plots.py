@@ -26,6 +26,7 @@ def plot_samples():
     ged.axhline(majority, ls="--", color=GREY, label="the raters' majority, repeated")
     for axes, label in ((dice, "Dice of the consensus"), (ged, "GED (lower is better)")):
         axes.set_xscale("log", base=2)
+        axes.set_xticks(counts, counts)
         axes.set(xlabel="masks per image", ylabel=label)
         axes.legend()
     return figure

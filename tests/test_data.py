@@ -64,6 +64,16 @@ def test_batch_draws_every_rater():
     assert 8 <= labels.any(dim=2).any(dim=1).sum() <= 32
 
 
+def test_consensus_takes_half_of_the_raters_and_the_higher_of_equal_classes():
+    masks = [square(), square(), square() * 0, square() * 0]
+    split = load_split([row(masks)], 1, 8)
+    assert torch.equal(split.consensus(0), torch.from_numpy(square(1)))
+    assert load_split([row(masks[1:])], 1, 8).consensus(0).sum() == 0
+    labels = split.batch([0] * 8, [seeded_generator(p) for p in range(8)], target="consensus")[1]
+    assert (labels.sum(dim=(1, 2)) == 9).all()  # never an empty rater's
+    assert load_split([row([square(1), square(2), square(0)])], 1, 8, num_classes=2).consensus(0).max() == 2
+
+
 def test_labels():
     assert to_labels(square(200), 1).sum() == 9 and to_labels(square(0), 1).sum() == 0
     assert to_labels(square(2), 3).max() == 2

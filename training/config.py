@@ -20,6 +20,7 @@ class Config:
     sample_size: int = 64  # side of the square, in pixels, to which images and masks are resized
     num_channels: int = 1  # 1 for grey, 3 for RGB
     num_classes: int = 1  # foreground classes
+    target: str = "random_rater"  # or consensus, the raters' majority: what the U-Net learns to draw
     affine: float = 0.0  # strength of the random zoom, turn and shift of training samples; 0.3 is strong
     stretch: bool = False  # stretch each image to its full range of values, in training and in the pipeline alike
     # run
@@ -85,6 +86,7 @@ class Config:
     def __post_init__(self):
         choices = {
             "stage": ("mask_vae", "image_vae", "unet", "all"),
+            "target": ("random_rater", "consensus"),
             "mask_loss": ("weighted_cross_entropy", "mse", "dice"),
             "mixed_precision": ("no", "bf16", "fp16"),
         }

@@ -40,7 +40,9 @@ class Stage:
         """Images, labels and generators (for whatever else is random) of the samples at these positions."""
         generators = [seeded_generator(self.config.seed, self.salt, position) for position in positions]
         rows = rows_at(positions, len(self.train), self.config.seed)
-        return *self.train.batch(rows, generators, self.config.affine), generators  # [B, C, S, S], [B, S, S], B
+        target = self.config.target if self.name == "unet" else "random_rater"  # autoencoders see every rater's masks
+        images, labels = self.train.batch(rows, generators, self.config.affine, target)  # [B, C, S, S], [B, S, S]
+        return images, labels, generators
 
     def validation_rows(self) -> list[int]:
         """A fixed random choice of rows of the validation split."""

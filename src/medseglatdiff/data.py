@@ -133,11 +133,21 @@ class SegmentationSplit:
         """Images of these rows in [-1, 1], float32 `(len(rows), C, S, S)`."""
         return self.images[rows].float() / 127.5 - 1
 
+    def consensus(self, row: int) -> torch.Tensor:
+        """The label that most raters gave each pixel, uint8 `(S, S)`; of equally many the higher: half is enough."""
+        votes = one_hot(self.raters(row).long(), self.num_classes).sum(dim=0)  # [1 + K, S, S]
+        return self.num_classes - votes.flip(0).argmax(dim=0).to(torch.uint8)
+
     def batch(
-        self, rows: Sequence[int], generators: list[torch.Generator], affine: float = 0.0
+        self,
+        rows: Sequence[int],
+        generators: list[torch.Generator],
+        affine: float = 0.0,
+        target: str = "random_rater",
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """A random rater's mask of each row with its image, both under the same random symmetry and, where
-        `affine` > 0, under the same `random_affine`; colours vary too.
+        `affine` > 0, under the same `random_affine`; colours vary too. With the `target` "consensus" the mask is the
+        majority's.
 
         Returns:
             images in [-1, 1], float32 `(B, C, S, S)`, and labels, int64 `(B, S, S)`.
@@ -148,7 +158,8 @@ class SegmentationSplit:
             rater = torch.randint(len(raters), (), generator=generator)
             symmetry = int(torch.randint(8, (), generator=generator))
             image = dihedral(colour_jitter(image, generator), symmetry)  # [C, S, S]
-            mask = dihedral(raters[rater], symmetry)[None].long()  # [1, S, S]
+            mask = raters[rater] if target == "random_rater" else self.consensus(row)  # [S, S]
+            mask = dihedral(mask, symmetry)[None].long()  # [1, S, S]
             if affine:
                 shares = one_hot(mask, self.num_classes)[0]  # [1 + K, S, S]
                 warped = random_affine(torch.cat([image, shares]), affine, generator)  # [C + 1 + K, S, S]
