@@ -1,5 +1,6 @@
 """Calibration on a validation split: counts and fits in closed form, and the command on a tiny pipeline."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -7,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import tiny_pipeline
 
 from medseglatdiff import MedSegLatDiffPipeline
+from medseglatdiff.aggregation import calibrate
 
 ROOT = Path(__file__).parents[1]
 
@@ -18,9 +21,7 @@ ROOT = Path(__file__).parents[1]
 def calibrate_module():
     sys.path.append(str(ROOT / "training"))  # at the end: training/evaluate.py must not hide the library
     try:
-        import calibrate
-
-        yield calibrate
+        yield importlib.import_module("calibrate")
     finally:
         sys.path.remove(str(ROOT / "training"))
 
@@ -29,16 +30,15 @@ def test_pixels_are_counted_by_the_masks_that_hold_them(calibrate_module):
     masks = np.array([[[1, 1, 0, 0]], [[1, 0, 0, 0]]], bool)
     raters = np.array([[[1, 1, 0, 0]], [[1, 0, 0, 1]]], bool)
     assert calibrate_module.count_held(masks, raters).tolist() == [[2, 1, 1], [0.5, 0.5, 1]]
-    assert calibrate_module.dice_by_count(masks, raters) == pytest.approx([2 * 2 / 5, 2 * 1 / 4])
 
 
-def test_fit_is_isotonic_and_pins_the_empty_end(calibrate_module):
-    counts = np.array([[1000, 10, 10, 20], [50, 4, 2, 16]], float)  # frequencies .05, .4, .2, .8
-    calibration, threshold = calibrate_module.fit(counts, np.array([0.5, 0.9, 0.7]))
-    assert calibration["confidences"] == [0, 0.3, 0.3, 0.8] and calibration["shares"] == pytest.approx(
-        [0, 1 / 3, 2 / 3, 1]
-    )
-    assert threshold == pytest.approx((0.3 + 0.8) / 2)  # "at least 2" would be best, but 1 and 2 are not told apart
+def test_fit_is_isotonic_pins_the_empty_end_and_keeps_the_majority(calibrate_module):
+    counts = np.array([[1000, 10, 10, 10, 20], [50, 4, 2, 6, 16]], float)  # frequencies .05, .4, .2, .6, .8
+    calibration, threshold = calibrate_module.fit(counts)
+    assert calibration["shares"] == [0, 0.25, 0.5, 0.75, 1]
+    assert calibration["confidences"] == pytest.approx([0, 0.3, 0.3, 0.6, 0.8], abs=1e-3)
+    confidence = calibrate(torch.tensor(calibration["shares"]), calibration)
+    assert (confidence >= threshold).tolist() == [False, False, True, True, True]
 
 
 def test_command_changes_the_maps_and_not_the_masks(tmp_path):
@@ -50,4 +50,6 @@ def test_command_changes_the_maps_and_not_the_masks(tmp_path):
     loaded = MedSegLatDiffPipeline.from_pretrained(tmp_path / "pipeline")
     assert loaded.config.calibration == measured["calibration"] and loaded.config.threshold == measured["threshold"]
     assert len(measured["pixels"]) == 4 and sum(measured["pixels"]) == 4 * 128**2
-    assert measured["num_images"] == 4 and len(measured["dice"]) == 3
+    assert measured["num_images"] == 4 and loaded.config.default_num_masks == 3
+    before, after = (p(np.zeros((32, 32)), 3, generator=torch.Generator().manual_seed(0)) for p in (pipeline, loaded))
+    assert np.array_equal(before.masks[0], after.masks[0]) and np.array_equal(before.consensus[0], after.consensus[0])
