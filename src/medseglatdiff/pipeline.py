@@ -54,8 +54,7 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
             first, for checkpoints that were trained on such images.
         symmetries (`int`, *optional*, defaults to 1): under how many of the square's eight symmetries an image is
             looked at, in turn, one per hypothesis; each hypothesis is turned back. 1 leaves every image as it is.
-        calibration (`dict`, *optional*): what share of the hypotheses means what confidence, measured on validation
-            data (see `aggregation.calibrate`); `None`: the share is the confidence.
+        calibration (`dict`, *optional*): for `aggregation.calibrate`; `None`: the share is the confidence.
     """
 
     model_cpu_offload_seq = "image_encoder->unet->mask_vae"
@@ -233,10 +232,9 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
         results = []
         for image_latents, size in zip(denoised, sizes, strict=True):
             pairs = zip(image_latents.split(batch_size), views[:num_masks].split(batch_size), strict=True)
-            parts = [self.decode_masks(part, own_views.tolist(), size) for part, own_views in pairs]
-            labels = torch.cat(parts)  # [M, H, W]
-            maps = aggregate(labels, self.num_classes, self.config.threshold, self.config.calibration)
-            results.append((labels, *maps))
+            labels = torch.cat([self.decode_masks(part, own.tolist(), size) for part, own in pairs])  # [M, H, W]
+            config = self.config
+            results.append((labels, *aggregate(labels, self.num_classes, config.threshold, config.calibration)))
         # 7. output
         self.maybe_free_model_hooks()
         columns = [list(column) for column in zip(*(self._convert(*r, output_type) for r in results), strict=True)]
