@@ -1,7 +1,7 @@
 # The main jobs; each sets up what it needs in .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
-EXAMPLES := $(wildcard examples/*.png)
+EXAMPLES := $(wildcard examples/nodule-*.png)
 
 .PHONY: help demo space test lint format cards results
 
@@ -15,7 +15,7 @@ help:  ## list the targets
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[train,evaluate,demo,dicom,hub,pretrained]" --group dev
 	@touch $@
 
-demo: .venv/ready  ## several masks and a confidence map for the example images, as pictures in demo-output/
+demo: .venv/ready  ## several masks and a confidence map for the example nodules, as pictures in demo-output/
 	$(BIN)/medseglatdiff segment $(EXAMPLES) --model pipelines/medseglatdiff-lidc-idri --num-masks 16 --seed 0 --out demo-output
 
 space: .venv/ready  ## the demo with the pipelines of pipelines/, on http://127.0.0.1:7860

@@ -1,8 +1,8 @@
-"""Makes the example images: simulated nodules in the chest CT patch that pydicom ships for its own tests.
+"""Makes the example images: simulated nodules in the chest CT patch that pydicom ships, drawn polyps and moles.
 
     python examples/make_examples.py [FOLDER]
 
-No patient's nodule is shown: all are computed by `medseglatdiff.phantom`, and so is most of the anatomy, by reflection
+No patient's lesion is shown: all are computed by `medseglatdiff.phantom`, and so is most of the anatomy, by reflection
 of the patch CT_small.dcm (pydicom, MIT licence). Every run writes the same bytes.
 """
 
@@ -14,10 +14,11 @@ import PIL.Image
 import pydicom
 from pydicom.data import get_testdata_file
 
-from medseglatdiff.phantom import chest_phantom_rows
+from medseglatdiff.phantom import chest_phantom_rows, photo_phantom_rows
 
 NODULES = {"nodule-small": 3, "nodule-at-chest-wall": 9, "nodule-solid": 23, "nodule-faint": 30}  # rows of seed 0
 NODULE_IN_DICOM = 22
+PHOTOS = {"polyp": {"long": 3, "small": 4}, "skin": {"mole": 1, "mole-large": 4}}  # rows of seed 3
 
 
 def main(folder: Path):
@@ -25,6 +26,10 @@ def main(folder: Path):
     rows = list(chest_phantom_rows(1 + max(NODULE_IN_DICOM, *NODULES.values())))
     for name, index in NODULES.items():
         rows[index]["image"].save(folder / f"{name}.png", optimize=True)
+    for kind, names in PHOTOS.items():
+        rows_of_kind = list(photo_phantom_rows(1 + max(names.values()), kind, seed=3))
+        for name, index in names.items():
+            rows_of_kind[index]["image"].save(folder / f"{kind}-{name}.png", optimize=True)
     write_dicom(folder / "nodule.dcm", rows[NODULE_IN_DICOM]["image"])
 
 

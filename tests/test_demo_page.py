@@ -15,7 +15,7 @@ import texts
 import torch
 from conftest import tiny_pipeline
 from demo_fixtures import SECRET, dicom, phantom_png, png_bomb, serve
-from layout import EXAMPLES
+from example_images import EXAMPLES
 from playwright.sync_api import expect, sync_playwright
 from sampling import CHUNK
 

@@ -16,6 +16,8 @@ import torch
 from conftest import PAPER_PRESET, tiny_pipeline
 from demo_fixtures import FOLDER, SECRET, dicom, phantom_png
 from downloads import write_downloads, write_numbers
+from example_images import EXAMPLES
+from handlers import Handlers
 from huggingface_hub import SpaceCard
 from limits import Upload, read_upload
 from pictures import display_size, draw_outlines, draw_tiles
@@ -148,6 +150,22 @@ def test_examples_are_those_of_the_repository():
     for path in theirs.iterdir():
         if path.suffix in (".png", ".dcm"):
             assert (ours / path.name).read_bytes() == path.read_bytes()
+
+
+def test_an_example_brings_its_model_and_that_models_defaults():
+    pipelines = {
+        "medseglatdiff-isic2018": tiny_pipeline(image_channels=3, default_num_masks=5, default_num_inference_steps=2),
+        "medseglatdiff-lidc-idri": tiny_pipeline(default_num_masks=7, default_num_inference_steps=3),
+    }
+    handlers, chosen = Handlers(pipelines), {}
+    for index, path in enumerate(EXAMPLES):
+        event = gradio.SelectData(None, {"index": index, "value": None})
+        chosen[path.stem] = handlers.choose_example("medseglatdiff-lidc-idri", 1, 1, event)
+        assert chosen[path.stem][0] == str(path)
+    assert chosen["nodule-faint"][1:4] == ("medseglatdiff-lidc-idri", 1, 1)  # as they were set
+    assert chosen["skin-mole"][1:4] == ("medseglatdiff-isic2018", 5, 2)
+    assert chosen["polyp-long"][1:4] == ("medseglatdiff-lidc-idri", 1, 1)  # no model for polyps is there
+    assert len({values[4] for values in chosen.values()}) == len(EXAMPLES)  # each click is a new run
 
 
 def test_uploads_do_not_print_their_file():

@@ -11,7 +11,7 @@ from scipy.ndimage import label
 from medseglatdiff.data import PHANTOM_ROWS, open_split
 from medseglatdiff.images import load_image
 from medseglatdiff.metrics import diversity
-from medseglatdiff.phantom import chest_patch, chest_phantom_rows, phantom_rows
+from medseglatdiff.phantom import PHOTOS, chest_patch, chest_phantom_rows, phantom_rows, photo_phantom_rows
 
 MAKERS = [phantom_rows, chest_phantom_rows]
 
@@ -115,3 +115,21 @@ def test_splits_are_apart():
 def test_bad_arguments_are_named(make, argument, value):
     with pytest.raises(ValueError, match=f"`{argument}` must be at least .*, but was {value}"):
         list(make(**{"num_rows": 1, argument: value}))
+
+
+@pytest.mark.parametrize("kind", PHOTOS)
+def test_photographs_show_their_lesion_in_its_colour(kind):
+    rows = list(photo_phantom_rows(12, kind, size=64))
+    assert same(rows[1], list(photo_phantom_rows(2, kind, size=64))[1])
+    ground, lesion = (np.array(colour) for colour in PHOTOS[kind])
+    for row in rows:
+        assert row["image"].mode == "RGB" and row["image"].size == (64, 64) and len(row["masks"]) == 1
+        pixels, mask = np.asarray(row["image"]) / 255, masks_of(row)[0]
+        hues = pixels / pixels.sum(axis=2, keepdims=True).clip(0.1)  # [64, 64, 3]: without the light
+        towards = (hues @ (lesion / lesion.sum() - ground / ground.sum())).clip(-1, 1)  # [64, 64]
+        assert towards[mask].mean() > towards[~mask].mean()
+
+
+def test_unknown_photographs_are_refused():
+    with pytest.raises(ValueError, match="`kind` must be one of skin, polyp, but was 'lung'"):
+        next(photo_phantom_rows(1, "lung"))

@@ -5,12 +5,11 @@ MEDSEGLATDIFF_MODELS=FOLDER_OR_HUB_ID,... python app.py
 
 import os
 from pathlib import Path
-from uuid import uuid4
 
 import gradio as gr
 import texts
 from handlers import Handlers, redraw
-from layout import EXAMPLES, build_inputs, build_results
+from layout import build_inputs, build_results
 from limits import MAX_FILE_MB, silence_pydicom
 
 from medseglatdiff import MedSegLatDiffPipeline
@@ -71,11 +70,12 @@ def build_demo(pipelines: dict[str, MedSegLatDiffPipeline], problems: list[str] 
 
 def connect(handlers: Handlers, inputs: list, examples, run, cancel, status, picture, results: list):
     """What happens on which click; none of these is part of the API."""
-    image, model = inputs[:2]
+    image, model, masks, steps, _ = inputs
     column, stored, outlines, threshold, cards = results[:5]
     hidden = dict(api_visibility="private", show_progress="hidden")
     example = gr.State()
-    examples.select(choose_example, None, [image, example], **hidden)
+    chosen = [model, masks, steps]
+    examples.select(handlers.choose_example, chosen, [image, *chosen, example], **hidden)
     sampled = gr.on(  # one event for both triggers: Gradio's page cancels several one after the other, too late
         [run.click, example.change],
         handlers.segment_page,
@@ -117,11 +117,6 @@ def publish(handlers: Handlers, inputs: list):
     ]
     button = gr.Button(visible=False)
     button.click(handlers.segment, inputs, [numbers, *files], api_name="segment", **SAMPLING)
-
-
-def choose_example(event: gr.SelectData) -> tuple[str, str]:
-    """The example's file, as if it had been uploaded, and a new value that sets off the run."""
-    return str(EXAMPLES[event.index]), uuid4().hex
 
 
 def stopping() -> tuple:

@@ -8,11 +8,13 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import gradio as gr
 import numpy as np
 import texts
 from downloads import Downloads, write_downloads, write_numbers
+from example_images import EXAMPLES, suited_model
 from gradio.utils import get_upload_folder
 from limits import InputError, check_settings, read_upload
 from pictures import draw_map, draw_outlines, draw_tiles
@@ -86,6 +88,15 @@ class Handlers:
                 return texts.said(f"{size}, ready to segment."), draw_outlines(upload.image, empty), HIDE
         except InputError as error:
             return texts.problem(str(error)), None, HIDE
+
+    def choose_example(self, model: str | None, masks: float, steps: float, event: gr.SelectData) -> tuple:
+        """The example's file, as if it had been uploaded, with the model for such images and that model's defaults,
+        and a new value that sets off the run."""
+        path = EXAMPLES[event.index]
+        suited = suited_model(path, self.pipelines) or model
+        if suited != model:
+            masks, steps = self.defaults(suited)
+        return str(path), suited, masks, steps, uuid4().hex
 
     def defaults(self, model: str) -> tuple[int, int]:
         """The checkpoint's own numbers of hypotheses and of steps."""

@@ -1,28 +1,24 @@
 """The page's components, without what they do: the inputs on the left, the results below the picture."""
 
-from pathlib import Path
-
 import gradio as gr
-import PIL.Image
 import texts
+from example_images import EXAMPLES, example_name, suited_model, thumbnail
 from handlers import Handlers
 from limits import MAX_MASKS, MAX_STEPS
 
-from medseglatdiff.images import load_image
-from medseglatdiff.overview import MAGMA, VIRIDIS, resize_image
-
-EXAMPLES = sorted(Path(__file__).parent.glob("examples/*.*"))
+from medseglatdiff.overview import MAGMA, VIRIDIS
 
 
 def build_inputs(handlers: Handlers) -> tuple:
     """The left column: what to segment, how, and the buttons."""
     names = list(handlers.pipelines)
-    masks, steps = handlers.defaults(names[0]) if names else (1, 1)
-    model = gr.Dropdown(names, value=names[0] if names else None, label="Model")
+    first = suited_model(EXAMPLES[0], names) or next(iter(names), None)
+    masks, steps = handlers.defaults(first) if first else (1, 1)
+    model = gr.Dropdown(names, value=first, label="Model")
     image = gr.File(label="Image (PNG, JPEG or DICOM)", type="binary", height=150, elem_id="upload")
     examples = gr.Gallery(
         [(thumbnail(path), example_name(path)) for path in EXAMPLES],
-        label="Or click an example: simulated nodules",
+        label="Or click an example: simulated nodules, polyps and moles, each for its own model",
         columns=5,
         height="auto",
         allow_preview=False,
@@ -92,13 +88,3 @@ def build_map(label: str, anchors: str, ticks: tuple[str, ...], meaning: str) ->
         picture = gr.Image(label=label, alt_text=f"map: {meaning}", elem_id=label.lower(), **options)
         gr.HTML(texts.scale(anchors, ticks, meaning))
     return picture
-
-
-def example_name(path: Path) -> str:
-    """What kind of nodule the example shows."""
-    return "DICOM" if path.suffix == ".dcm" else path.stem.removeprefix("nodule-").replace("-", " ")
-
-
-def thumbnail(path: Path) -> PIL.Image.Image:
-    """An example as a small picture."""
-    return PIL.Image.fromarray(resize_image(load_image(path, stretch=True), (160, 160)))

@@ -9,6 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 import PIL.Image
 
+PHOTOS = {  # colours of the ground and of the lesion, sRGB
+    "skin": ((0.88, 0.70, 0.60), (0.38, 0.23, 0.17)),
+    "polyp": ((0.62, 0.28, 0.22), (0.80, 0.47, 0.38)),
+}
 FAINT = 0.2  # contrast, as a share of the full range, below which raters overlook a lesion at times
 
 
@@ -62,6 +66,38 @@ def chest_phantom_rows(num_rows: int, size: int = 128, num_raters: int = 4, seed
         view = view + inside * (nodule - view)  # [H, W]
         masks = _raters(rng, level, angle, radius, num_raters, contrast=(density + 850) / 2000)
         yield _row((view - view.min()) / (view.max() - view.min()), masks, f"chest-{seed}-{index:05d}")
+
+
+def photo_phantom_rows(
+    num_rows: int, kind: str, size: int = 256, num_raters: int = 1, seed: int = 0
+) -> Iterator[dict]:
+    """Drawn photographs, RGB: `"skin"`, a mole among hairs, or `"polyp"`, a knob in the light of an endoscope.
+
+    `kind` is a key of `PHOTOS`. The other arguments and rows are those of `phantom_rows`.
+    """
+    _check(num_rows, size, num_raters)
+    if kind not in PHOTOS:
+        raise ValueError(f"`kind` must be one of {', '.join(PHOTOS)}, but was {kind!r}.")
+    stream = list(PHOTOS).index(kind)
+    ground, lesion = (np.array(colour) for colour in PHOTOS[kind])  # [3] each
+    for index in range(num_rows):
+        rng = np.random.default_rng([seed, index, stream])
+        radius = rng.uniform(0.12, 0.24) * size
+        level, angle = _blob(rng, size, rng.uniform(0.35, 0.65, 2) * size, radius, roughness=0.05)  # [H, W] twice
+        share = _soft_step(level, rng.uniform(1.5, 3)) * (0.9 + _texture(rng, size))  # [H, W]
+        light = 1 + _texture(rng, size)  # [H, W]
+        if kind == "skin":
+            for _ in range(rng.integers(2, 6)):
+                light -= 0.8 * np.abs(_distractor(rng, size))  # hairs and shadows
+        else:
+            y, x = (np.mgrid[:size, :size] / size - rng.uniform(0.4, 0.6, (2, 1, 1))) * 2  # [2, H, W]
+            light *= 1.1 - 0.55 * (x**2 + y**2)  # the endoscope's light falls off
+            knob = np.exp(-(((level - 0.6 * radius) / (0.5 * radius)) ** 2))  # [H, W]
+            light -= 0.2 * knob * np.sin(angle)  # lit from above
+        pixels = (ground + share[..., None] * (lesion - ground)) * light[..., None]  # [H, W, 3]
+        pixels += rng.normal(0, 0.01, pixels.shape)  # [H, W, 3]
+        masks = _raters(rng, level, angle, radius / 4, num_raters, contrast=1)
+        yield _row(pixels.clip(0, 1), masks, f"{kind}-{seed}-{index:05d}")
 
 
 def chest_patch() -> np.ndarray:
