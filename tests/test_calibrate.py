@@ -41,6 +41,18 @@ def test_fit_is_isotonic_pins_the_empty_end_and_keeps_the_majority(calibrate_mod
     assert (confidence >= threshold).tolist() == [False, False, True, True, True]
 
 
+def test_groups_that_agree_calibrate_and_groups_that_differ_do_not(calibrate_module):
+    overconfident = np.array([[100, 10, 10, 10, 20], [0, 1, 3, 5, 12]], float)
+    before, after = calibrate_module.cross_validate({str(group): overconfident for group in range(4)})
+    confidences = np.array(calibrate_module.fit(overconfident)[0]["confidences"])
+    assert after == pytest.approx(calibrate_module.brier_sum(overconfident, confidences) / 150) and after < before
+    never = np.array([[100, 10, 10, 10, 10], [0, 0, 0, 0, 0]], float)
+    always = np.array([[100, 10, 10, 10, 10], [0, 10, 10, 10, 10]], float)
+    before, after = calibrate_module.cross_validate({"never": never, "always": always})
+    assert after > before  # each learns the other's ways: 40 pixels wholly wrong in both
+    assert after == pytest.approx(80 / 280, rel=0.01)
+
+
 def test_command_changes_the_maps_and_not_the_masks(tmp_path):
     pipeline = tiny_pipeline()
     pipeline.save_pretrained(tmp_path / "pipeline")
@@ -50,6 +62,7 @@ def test_command_changes_the_maps_and_not_the_masks(tmp_path):
     loaded = MedSegLatDiffPipeline.from_pretrained(tmp_path / "pipeline")
     assert loaded.config.calibration == measured["calibration"] and loaded.config.threshold == measured["threshold"]
     assert len(measured["pixels"]) == 4 and sum(measured["pixels"]) == 4 * 128**2
+    assert (measured["brier"] > measured["brier_cross_validated"]) == (loaded.config.calibration is not None)
     assert measured["num_images"] == 4 and loaded.config.default_num_masks == 3
     before, after = (p(np.zeros((32, 32)), 3, generator=torch.Generator().manual_seed(0)) for p in (pipeline, loaded))
     assert np.array_equal(before.masks[0], after.masks[0]) and np.array_equal(before.consensus[0], after.consensus[0])
