@@ -44,13 +44,17 @@ def plot_reliability():
 
 
 def plot_risk_coverage():
-    """Mean error of the kept images by share kept, ours and every baseline, a panel per data set."""
+    """Mean error of the kept images by share kept, ours and every baseline, a panel per data set.
+
+    Images are set aside by the disagreement of their masks; by mean uncertainty where a network gives one mask.
+    """
     figure, panels = new_figure(len(SHORT))
     for axes, (dataset, name) in zip(panels, SHORT.items(), strict=True):
         styles = zip(baselines(dataset), STYLES, strict=False)
         lines = [(entry, LABELS[entry["network"]], *style) for entry, style in styles]
         for results, label, colour, dash in [*lines, (ours(dataset), "medseglatdiff", BLUE, "-")]:
-            curve = results["curves"]["risk_coverage"]
+            several = results["metrics"]["diversity"]["value"] > 0
+            curve = results["curves"]["risk_coverage_disagreement" if several else "risk_coverage"]
             axes.plot(curve["coverage"], curve["risk"], color=colour, ls=dash, label=label)
         axes.set(title=name, xlabel="share of images kept", ylabel="mean error (1 - Dice)", ylim=(0, None))
         axes.legend(fontsize="small")

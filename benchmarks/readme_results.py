@@ -15,14 +15,15 @@ COLUMNS = {
     "hm_iou": "HM-IoU",
     "dice": "Dice",
     "iou": "IoU",
-    "aurc": "AURC (lower is better)",
+    "aurc": "risk-coverage area by mean uncertainty",
+    "aurc_disagreement": "by disagreement of the masks",
     "diversity_ratio": "diversity / raters'",
     "ece_band": "calibration error, uncertain pixels",
 }
 SHOWN = {
     "lidc-idri": ("ged", "hm_iou", "dice", "diversity_ratio", "ece_band"),
-    "cvc-clinicdb": ("dice", "iou", "aurc", "ece_band"),
-    "isic2018": ("dice", "iou", "aurc", "ece_band"),
+    "cvc-clinicdb": ("dice", "iou", "aurc", "aurc_disagreement", "ece_band"),
+    "isic2018": ("dice", "iou", "aurc", "aurc_disagreement", "ece_band"),
 }
 PLOTS = {
     "samples": "Dice and GED by number of masks",

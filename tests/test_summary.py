@@ -19,6 +19,7 @@ def perfect_row(image_id: str, area: int, raters: int = 2) -> dict:
 def test_a_perfect_model_gets_perfect_results():
     results = summarize([perfect_row(f"{area}", area) for area in (4, 30, 100, 200)], num_masks=2)
     best = {"dice": 1, "iou_pooled": 1, "ged": 0, "hm_iou": 1, "hd95": 0, "nsd": 1, "ece": 0, "aurc": 0, "missed": 0}
+    best |= {"aurc_disagreement": 0}
     for name, value in best.items():
         entry = results["metrics"][name]
         assert (entry["value"], entry["low"], entry["high"]) == (value,) * 3, name
@@ -59,6 +60,9 @@ def test_strata_ratios_and_infinite_distances_by_hand():
     assert all_["diversity"]["value"] == pytest.approx(np.mean(ours))
     assert all_["diversity_ratio"]["value"] == pytest.approx(sum(ours) / sum(theirs))
     assert all_["aurc"]["value"] == pytest.approx(np.mean([1, 1 / 2, (1 + 0 + 1 / 3) / 3]))
+    by_disagreement = [1, (1 + 1 / 6) / 2, (1 + 0 + 1 / 3) / 3]  # the two that disagree alike share their error
+    assert all_["aurc_disagreement"]["value"] == pytest.approx(np.mean(by_disagreement))
+    assert results["curves"]["risk_coverage_disagreement"]["risk"] == pytest.approx(by_disagreement)
     assert results["curves"]["risk_coverage"]["risk"] == pytest.approx([1, 1 / 2, 4 / 9])
     assert results["num_groups"] == 2 and results["num_images"] == 3
 

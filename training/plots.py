@@ -50,11 +50,14 @@ def plot_reliability(results: dict) -> plt.Figure:
 
 
 def plot_risk_coverage(results: dict) -> plt.Figure:
-    """The error of the images that are kept when the most uncertain ones are set aside."""
+    """The error of the images that are kept when the most uncertain ones are set aside, by two ways to tell them."""
     figure, (axes,) = new_figure()
-    curve, area = results["curves"]["risk_coverage"], results["metrics"]["aurc"]["value"]
-    label = f"kept: the least uncertain images (mean of the curve {area:.3f})"
-    axes.plot(curve["coverage"], curve["risk"], "-", color=BLUE, label=label)
+    lines = [("", "mean uncertainty", ORANGE, ":"), ("_disagreement", "disagreement of the masks", BLUE, "-")]
+    for name, what, colour, dash in lines:
+        if f"risk_coverage{name}" in results["curves"]:
+            curve, area = results["curves"][f"risk_coverage{name}"], results["metrics"][f"aurc{name}"]["value"]
+            label = f"set aside by {what} (mean of the curve {area:.3f})"
+            axes.plot(curve["coverage"], curve["risk"], dash, color=colour, label=label)
     axes.axhline(curve["risk"][-1], ls="--", color=GREY, label=f"all images ({curve['risk'][-1]:.3f})")
     axes.set(xlabel="share of images kept", ylabel="mean error of the kept images (1 - Dice)")
     axes.set(xlim=(0, 1), ylim=(0, None), title="Does uncertainty find the errors?")

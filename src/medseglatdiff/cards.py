@@ -30,7 +30,8 @@ METRICS = {
     "ece_band": "expected calibration error, 0 < confidence < 1 ↓",
     "brier": "Brier score ↓",
     "nll": "negative log-likelihood, nats ↓",
-    "aurc": "area under risk and coverage ↓",
+    "aurc": "area under risk and coverage, by mean uncertainty ↓",
+    "aurc_disagreement": "area under risk and coverage, by disagreement of the masks ↓",
 }
 HEADLINES = ("ged", "hm_iou", "dice", "dice_non_empty", "iou", "thresholded_jaccard", "ece")
 SHORT = {"ged": "GED ↓", "hm_iou": "HM-IoU ↑", "dice": "Dice ↑", "iou": "IoU ↑", "diversity": "diversity"}

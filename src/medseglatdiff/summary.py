@@ -9,7 +9,10 @@
   of references that the consensus does not touch;
 - `degenerate[predictor][name]`: the same for predictors that need no model, with as many masks;
 - `by_num_masks["1" | "2" | "4" | ...]`: `ged` and `dice` of the first so many hypotheses;
-- `curves["reliability"]`: `confidence`, `frequency`, `pixels` per bin; `curves["risk_coverage"]`: `coverage`, `risk`.
+- `curves["reliability"]`: `confidence`, `frequency`, `pixels` per bin; `curves["risk_coverage"]`: `coverage`, `risk`,
+  with the images in the order of their mean uncertainty; `["risk_coverage_disagreement"]`: in the order of the mean
+  IoU distance between their hypotheses, which does not grow with the lesion as the mean uncertainty does. The areas
+  under both are the metrics `aurc` and `aurc_disagreement`.
 """
 
 import hashlib
@@ -102,6 +105,13 @@ def pooled_entries(rows: Sequence[dict]) -> dict[str, dict]:
             "per image",
         ),
     }
+    if all("diversity" in row for row in rows):
+        disagreement = np.array([row["diversity"] for row in rows])
+        entries["aurc_disagreement"] = resampled_entry(
+            rows,
+            lambda counts: calibration.area_under_risk_coverage(risks.repeat(counts), disagreement.repeat(counts)),
+            "per image",
+        )
     several = [row for row in rows if "raters_diversity" in row and "diversity" in row]
     if several:
         entries["diversity_ratio"] = entry(several, "diversity", weights="raters_diversity")
@@ -115,18 +125,21 @@ def pooled_entries(rows: Sequence[dict]) -> dict[str, dict]:
 
 
 def curves(rows: Sequence[dict]) -> dict:
-    """The reliability diagram over all pixels, and the risk-coverage curve at `CURVE_POINTS` points at most."""
+    """The reliability diagram over all pixels, and the risk-coverage curves at `CURVE_POINTS` points at most."""
     pixels, confidence, frequency = np.sum([row["bins"] for row in rows], axis=0).reshape(3, -1)  # [NUM_BINS] each
     filled = pixels > 0
-    coverage, risk = calibration.risk_coverage_curve(
-        [1 - row["dice"] for row in rows], [row["uncertainty"] for row in rows]
-    )
-    points = np.unique(np.linspace(0, len(rows) - 1, CURVE_POINTS).round().astype(int))
-    return {
+    result = {
         "reliability": {
             "confidence": (confidence[filled] / pixels[filled]).tolist(),
             "frequency": (frequency[filled] / pixels[filled]).tolist(),
             "pixels": pixels[filled].tolist(),
-        },
-        "risk_coverage": {"coverage": coverage[points].tolist(), "risk": risk[points].tolist()},
+        }
     }
+    points = np.unique(np.linspace(0, len(rows) - 1, CURVE_POINTS).round().astype(int))
+    for name, order in (("risk_coverage", "uncertainty"), ("risk_coverage_disagreement", "diversity")):
+        if all(order in row for row in rows):
+            coverage, risk = calibration.risk_coverage_curve(
+                [1 - row["dice"] for row in rows], [row[order] for row in rows]
+            )
+            result[name] = {"coverage": coverage[points].tolist(), "risk": risk[points].tolist()}
+    return result
