@@ -140,7 +140,7 @@ def test_presets_are_valid(name):
     assert parse_config(["--config", str(TRAINING / "configs" / name)]).output_dir
 
 
-@pytest.mark.parametrize("setting", [{"stage": "vae"}, {"mask_loss": "dice"}, {"batch_size": 0}])
+@pytest.mark.parametrize("setting", [{"stage": "vae"}, {"mask_loss": "focal"}, {"target": "union"}, {"batch_size": 0}])
 def test_bad_settings_are_named(setting):
     with pytest.raises(ValueError, match=f"`{next(iter(setting))}`"):
         Config(**setting)
