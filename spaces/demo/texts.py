@@ -63,7 +63,7 @@ def cards(masks: np.ndarray, consensus: np.ndarray, threshold: float, spacing: t
     least, most = area(areas.min(), spacing, unit=False), area(areas.max(), spacing)
     facts = [
         (f"{least} to {most}", f"area over {len(masks)} hypotheses, median {area(float(np.median(areas)), spacing)}"),
-        (area(consensus.sum(), spacing), f"area where at least {threshold:.0%} of the hypotheses agree"),
+        (area(consensus.sum(), spacing), f"area where the confidence is at least {threshold:.0%}"),
         (f"{empty} of {len(masks)}", "hypotheses find nothing at all"),
     ]
     return (
