@@ -118,7 +118,7 @@ def test_example_threshold_outlines_and_zip(visit, url, pipelines):
     before = picture(page)
     page.locator("#threshold input[type=range]").press("End")
     agreed = int((output.confidence[0] >= 1).sum())
-    expect(page.locator("#cards")).to_contain_text(f"{agreed:,} pxarea where at least 100%")
+    expect(page.locator("#cards")).to_contain_text(f"{agreed:,} pxarea where the confidence is at least 100%")
     expect(page.locator("#picture img")).not_to_have_attribute("src", before)
     # an outline less, another picture
     before = picture(page)
