@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from baseline_networks import NETWORKS, RANDOM, Baseline
+from diffusers.training_utils import EMAModel
 from tqdm import tqdm
 
 from medseglatdiff.aggregation import binary_entropy
@@ -30,10 +31,10 @@ from medseglatdiff.metrics import dice
 from medseglatdiff.summary import summarize
 
 ROOT = Path(__file__).resolve().parent.parent
+# scripts, not a package; at the end, for training/evaluate.py must not hide the library evaluate
 sys.path.append(str(ROOT / "training"))
 
 from config import Config, parse_config  # noqa: E402
-from diffusers.training_utils import EMAModel  # noqa: E402
 from provenance import git_commit, hardware, versions  # noqa: E402
 
 LEARNING_RATE, LOOKS, SYMMETRIES = 1e-3, 10, 8

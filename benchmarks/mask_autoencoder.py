@@ -24,6 +24,7 @@ from medseglatdiff.data import load_split, one_hot, open_split
 from medseglatdiff.metrics import dice, iou
 
 ROOT = Path(__file__).resolve().parent.parent
+# scripts, not a package; at the end, for training/evaluate.py must not hide the library evaluate
 sys.path.append(str(ROOT / "training"))
 
 from config import parse_config  # noqa: E402

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from readme_results import LABELS, PLOTS, ROOT, TITLES, baselines, datasets, ours
 
+# scripts, not a package; at the end, for training/evaluate.py must not hide the library evaluate
 sys.path.append(str(ROOT / "training"))
 
 from plots import BLUE, GREY, ORANGE, new_figure, save_figure  # noqa: E402

@@ -27,6 +27,7 @@ from .evaluation import PREDICTORS, fewer_masks
 
 STRATA = (16, 64, 256)
 CURVE_POINTS = 200
+RANKINGS = {"": "uncertainty", "_disagreement": "diversity"}  # what orders the images of a risk-coverage curve
 NOT_METRICS = ("reference_area", "intersection", "areas", "uncertainty", "raters_diversity")
 
 
@@ -94,24 +95,22 @@ def resampled_entry(rows: Sequence[dict], statistic, averaging: str = "pooled") 
 
 def pooled_entries(rows: Sequence[dict]) -> dict[str, dict]:
     """What is no mean over images: pooled overlap, diversity against the raters', calibration, risk and coverage."""
-    risks, uncertainties = 1 - np.array([row["dice"] for row in rows]), np.array([row["uncertainty"] for row in rows])
+    risks = 1 - np.array([row["dice"] for row in rows])
     rows = [row | {"twice": 2 * row["intersection"], "union": row["areas"] - row["intersection"]} for row in rows]
     entries = {
         "dice_pooled": entry(rows, "twice", weights="areas"),
         "iou_pooled": entry(rows, "intersection", weights="union"),
-        "aurc": resampled_entry(
-            rows,
-            lambda counts: calibration.area_under_risk_coverage(risks.repeat(counts), uncertainties.repeat(counts)),
-            "per image",
-        ),
     }
-    if all("diversity" in row for row in rows):
-        disagreement = np.array([row["diversity"] for row in rows])
-        entries["aurc_disagreement"] = resampled_entry(
-            rows,
-            lambda counts: calibration.area_under_risk_coverage(risks.repeat(counts), disagreement.repeat(counts)),
-            "per image",
-        )
+    for suffix, order in RANKINGS.items():
+        if all(order in row for row in rows):
+            keys = np.array([row[order] for row in rows])
+            entries[f"aurc{suffix}"] = resampled_entry(
+                rows,
+                lambda counts, keys=keys: calibration.area_under_risk_coverage(
+                    risks.repeat(counts), keys.repeat(counts)
+                ),
+                "per image",
+            )
     several = [row for row in rows if "raters_diversity" in row and "diversity" in row]
     if several:
         entries["diversity_ratio"] = entry(several, "diversity", weights="raters_diversity")
@@ -136,10 +135,10 @@ def curves(rows: Sequence[dict]) -> dict:
         }
     }
     points = np.unique(np.linspace(0, len(rows) - 1, CURVE_POINTS).round().astype(int))
-    for name, order in (("risk_coverage", "uncertainty"), ("risk_coverage_disagreement", "diversity")):
+    for suffix, order in RANKINGS.items():
         if all(order in row for row in rows):
             coverage, risk = calibration.risk_coverage_curve(
                 [1 - row["dice"] for row in rows], [row[order] for row in rows]
             )
-            result[name] = {"coverage": coverage[points].tolist(), "risk": risk[points].tolist()}
+            result[f"risk_coverage{suffix}"] = {"coverage": coverage[points].tolist(), "risk": risk[points].tolist()}
     return result
