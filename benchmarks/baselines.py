@@ -1,11 +1,13 @@
 """Trains a baseline on a preset's data for a given time and measures it as the pipeline is measured.
 
-    python benchmarks/baselines.py --network pretrained_unet --config training/configs/cvc_clinicdb.json --minutes 25
+    python benchmarks/baselines.py --network pretrained_unet --config training/configs/cvc_clinicdb.json \\
+        --core-minutes 76
 
 The same batches, augmentation, validation rows, test images, metrics and symmetries of the square as the pipeline's.
 Of ten looks at the validation split the weights with the best Dice are kept. `--members 4` shares the minutes among
-four networks from different seeds: an ensemble. Results: `benchmarks/baselines/DATASET-NETWORK.json`; where that file
-exists nothing is done.
+four networks from different seeds: an ensemble. Time is that of this process on its cores, as the `cpu_hours` of a
+pipeline's training.json: what else the machine does costs nobody anything. Results:
+`benchmarks/baselines/DATASET-NETWORK.json`; where that file exists nothing is done.
 """
 
 import argparse
@@ -63,13 +65,13 @@ def validate(network: Baseline, split: SegmentationSplit, count: int) -> float:
 
 
 def fit(network: Baseline, config: Config, train, validation, seconds: float, seed: int) -> dict:
-    """Trains for so many seconds, validation not counted, and leaves the best averaged weights in the network."""
+    """Trains for so many seconds of core time, leaving the best averaged weights in `network`; validation is free."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=config.weight_decay)
     ema, best = EMAModel(network.parameters(), decay=config.ema_decay, use_ema_warmup=True), {"dice": -1.0}
     spent, step, looks = 0.0, 0, 0
     bar = tqdm(total=round(seconds), unit="s")
     while spent < seconds:
-        started = time.perf_counter()
+        started = time.process_time()
         network.train()
         positions = range(step * config.batch_size, (step + 1) * config.batch_size)
         rows = rows_at(positions, len(train), seed)
@@ -84,7 +86,7 @@ def fit(network: Baseline, config: Config, train, validation, seconds: float, se
         optimizer.step()
         optimizer.zero_grad()
         ema.step(network.parameters())
-        step, spent = step + 1, spent + time.perf_counter() - started
+        step, spent = step + 1, spent + time.process_time() - started
         if spent >= seconds * (looks + 1) / LOOKS:
             looks += 1
             network.eval()
@@ -103,7 +105,7 @@ def fit(network: Baseline, config: Config, train, validation, seconds: float, se
         bar.refresh()
     network.load_state_dict(best.pop("weights"))
     network.eval()
-    return {"steps": step, "best_step": best["step"], "validation_dice": best["dice"], "seconds": spent}
+    return {"steps": step, "best_step": best["step"], "validation_dice": best["dice"], "core_seconds": spent}
 
 
 def predict(networks: list[Baseline], row: dict, config: Config, num_masks: int, random: bool) -> tuple:
@@ -124,7 +126,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", choices=NETWORKS, required=True)
     parser.add_argument("--config", type=Path, required=True, help="the pipeline's preset")
-    parser.add_argument("--minutes", type=float, required=True, help="of training, all members together")
+    parser.add_argument("--core-minutes", type=float, required=True, help="of training, all members together")
     parser.add_argument("--members", type=int, default=1, help="networks of an ensemble")
     parser.add_argument("--split", default="test")
     parser.add_argument("--limit", type=int, help="measure a random choice of so many images, as evaluate.py chooses")
@@ -148,7 +150,7 @@ def main():
     for member in range(options.members):
         torch.manual_seed(options.seed + member)
         networks.append(NETWORKS[options.network](config.num_channels))
-        seconds = 60 * options.minutes / options.members
+        seconds = 60 * options.core_minutes / options.members
         training.append(fit(networks[-1], config, train, validation, seconds, options.seed + member))
     # 2. measure
     rows = open_split(config.dataset, options.split)

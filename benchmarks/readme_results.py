@@ -78,21 +78,22 @@ def cells(metrics: dict, names: tuple[str, ...], interval: bool = False) -> list
     return texts
 
 
-def minutes(training: list[dict]) -> str:
-    return f"{sum(member['seconds'] for member in training) / 60:.0f} min"
+def core_minutes(training: list[dict]) -> str:
+    """What the training of a baseline's members cost together."""
+    return f"{sum(member['core_seconds'] for member in training) / 60:.0f} core minutes"
 
 
 def dataset_section(dataset: str) -> list[str]:
     """Ours, the baselines and degenerate predictors on one test split, then what others report with their protocol."""
     results, names, published = ours(dataset), SHOWN[dataset], read("benchmarks/published.json")[dataset]
     trained = read(f"pipelines/medseglatdiff-{dataset}/training.json")["stages"]
-    hours = sum(stage["wall_hours"] for stage in trained.values())
+    hours = sum(stage["cpu_hours"] for stage in trained.values())
     steps = results["num_inference_steps"]
-    protocol = f"this split; trained {60 * hours:.0f} min"
+    protocol = f"this split; trained {60 * hours:.0f} core minutes"
     rows = [[f"**medseglatdiff, {steps} steps**", *cells(results["metrics"], names, interval=True), protocol]]
     for entry in baselines(dataset):
         assert entry["data_fingerprint"] == results["data_fingerprint"], f"{entry['network']} saw other test images"
-        label, time = LABELS[entry["network"]], minutes(entry["training"])
+        label, time = LABELS[entry["network"]], core_minutes(entry["training"])
         rows.append([label, *cells(entry["metrics"], names, interval=True), f"this split; trained {time}"])
     for name in ("majority", "random_rater", "always_empty"):
         if name in results["degenerate"]:

@@ -166,3 +166,26 @@ def test_phantom_splits_differ():
     train, validation = (open_split("phantom", split, 32) for split in ("train", "validation"))
     assert len(train) == 256 and len(validation) == 32
     assert {row["group_id"] for row in train}.isdisjoint(row["group_id"] for row in validation)
+
+
+def test_batch_of_raters_moves_image_and_all_raters_together():
+    first, second = square(), np.ascontiguousarray(square().T)
+    split = load_split([row([first, second]), row([first])], 1, 8)
+    generators = [seeded_generator(position) for position in range(32)]
+    images, labels = split.batch_of_raters([0, 1] * 16, generators)
+    assert images.shape == (32, 1, 8, 8) and [len(raters) for raters in labels] == [2, 1] * 16
+    for position, (image, raters) in enumerate(zip(images, labels, strict=True)):
+        for mask, marked in zip((first, second), raters, strict=False):
+            values = torch.from_numpy(np.arange(64).reshape(8, 8)[mask > 0]) / 127.5 - 1
+            assert torch.allclose(image[0][marked.bool()].sort().values, values), position
+    assert len({tuple(raters[0].flatten().tolist()) for raters in labels}) > 1
+
+
+def test_batch_of_raters_warps_what_batch_warps():
+    split = load_split([row([square()])], 1, 8)
+    images, labels = split.batch_of_raters([0], [seeded_generator(5)], affine=0.3)
+    generator = seeded_generator(5)
+    image, mask = split._augment(split.pixels([0])[0], split.raters(0), generator, 0.3)
+    still, _ = split.batch_of_raters([0], [seeded_generator(5)])
+    assert torch.equal(images[0], image) and torch.equal(labels[0], mask) and not torch.equal(images, still)
+    assert labels[0].dtype == torch.int64 and labels[0].sum() > 0

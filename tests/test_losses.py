@@ -9,14 +9,17 @@ from diffusers import DDIMScheduler
 from medseglatdiff.losses import (
     class_weights_from_frequencies,
     diffusion_loss,
+    energy_score,
     image_mse,
     kl_divergence,
     mask_dice,
     mask_mse,
     min_snr_weights,
     prediction_target,
+    soft_jaccard_distances,
     weighted_cross_entropy,
 )
+from medseglatdiff.metrics import generalized_energy_distance, iou
 
 
 def scheduler(prediction_type: str) -> DDIMScheduler:
@@ -99,3 +102,45 @@ def test_unknown_prediction_type_is_an_error():
     process.register_to_config(prediction_type="score")
     with pytest.raises(ValueError, match="`prediction_type`"):
         prediction_target(process, torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), torch.tensor([0]))
+
+
+def random_masks(count: int, seed: int) -> torch.Tensor:
+    """Binary masks of one class, float32 `(count, 1, 64, 64)`, a few hundred pixels each."""
+    generator = torch.Generator().manual_seed(seed)
+    masks = torch.zeros(count, 1, 64, 64)
+    for mask in masks:
+        top, left = torch.randint(8, 24, (2,), generator=generator).tolist()
+        mask[0, top : top + 24, left : left + 20] = 1
+    return masks
+
+
+def test_soft_jaccard_distance_of_binary_masks_is_one_minus_iou():
+    first, second = random_masks(3, 0), random_masks(4, 1)
+    distances = soft_jaccard_distances(first, second)
+    expected = [[1 - iou(a[0].numpy() > 0, b[0].numpy() > 0) for b in second] for a in first]
+    assert distances.shape == (3, 4)
+    torch.testing.assert_close(distances, torch.tensor(expected, dtype=torch.float32), atol=2e-3, rtol=0)
+
+
+def test_soft_jaccard_distance_of_blurred_and_empty_masks():
+    blurred, empty = torch.full((1, 1, 4, 4), 0.5), torch.zeros(1, 1, 4, 4)
+    assert soft_jaccard_distances(blurred, blurred).item() == 0
+    assert soft_jaccard_distances(empty, empty).item() == 0
+    assert soft_jaccard_distances(blurred, empty).item() == pytest.approx(1 - 1 / (8 + 1))
+    two_classes = torch.cat([blurred, empty], dim=1)  # [1, 2, 4, 4]: distances 8/9 and 0
+    assert soft_jaccard_distances(two_classes, torch.zeros(1, 2, 4, 4)).item() == pytest.approx(4 / 9)
+
+
+def test_energy_score_is_the_unbiased_energy_distance_without_the_raters_own_term():
+    samples, raters = random_masks(5, 2), random_masks(4, 3)
+    own = soft_jaccard_distances(raters, raters).mean().item()  # with the diagonal, as GED takes it
+    distance = generalized_energy_distance(samples[:, 0].numpy() > 0, raters[:, 0].numpy() > 0, unbiased=True)
+    assert energy_score(samples, raters).item() - own == pytest.approx(distance, abs=5e-3)
+
+
+def test_energy_score_prefers_the_raters_distribution():
+    """Two equally frequent answers: drawing both scores better than repeating either, or than their blurred mean."""
+    answers = random_masks(2, 4)
+    both = energy_score(answers, answers)
+    assert both < energy_score(answers[:1].repeat(2, 1, 1, 1), answers)
+    assert both < energy_score(answers.mean(dim=0, keepdim=True).repeat(2, 1, 1, 1), answers)

@@ -35,7 +35,10 @@ TINY = dict(
     mask_vae_steps=4,
     image_vae_steps=2,
     unet_steps=4,
+    energy_steps=2,
+    energy_masks=2,
     batch_size=4,
+    energy_batch_size=4,
     warmup_steps=1,
     validation_every=2,
     validation_images=2,
@@ -106,13 +109,13 @@ def gradients(checkpoint: Path) -> list[torch.Tensor]:
 
 def test_two_processes_have_the_gradients_of_one(trained, tmp_path):
     """Same global batch, gloo."""
-    arguments = command(output_dir=str(tmp_path), batch_size=2)
+    arguments = command(output_dir=str(tmp_path), batch_size=2, energy_batch_size=2)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     script = tmp_path / "script.py"
     script.write_text(arguments[2])
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     subprocess.run([*launcher, str(script), arguments[3]], check=True, env=environment)
-    for stage in ("mask_vae", "image_vae", "unet"):
+    for stage in ("mask_vae", "image_vae", "unet", "energy"):
         one, two = (gradients(folder / stage / "checkpoint-2") for folder in (trained, tmp_path))
         scale = max(value.abs().max().item() for value in one)
         assert len(one) == len(two) > 20 and scale > 1e-4, stage

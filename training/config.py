@@ -25,7 +25,8 @@ class Config:
     stretch: bool = False  # stretch each image to its full range of values, in training and in the pipeline alike
     # run
     output_dir: str = "outputs/phantom"  # checkpoints, logs and, at the end, the pipeline
-    stage: str = "all"  # mask_vae, image_vae, unet or all
+    stage: str = "all"  # mask_vae, image_vae, unet, energy or all
+    start_from: str | None = None  # folder or Hub id of the pipeline that the stage energy trains on; none: its own
     resume: bool = False  # go on from the last checkpoint in output_dir
     seed: int = 0
     mixed_precision: str = "bf16"  # no, bf16 or fp16
@@ -61,14 +62,19 @@ class Config:
     auxiliary_weight: float = 0.5  # of the segmentation loss on the condition
     noise_levels: int = 1  # per image and step: the condition is computed once for all of them
     min_snr_gamma: float | None = None  # none: every noise level counts alike
+    energy_masks: int = 4  # hypotheses per image in the stage energy, at least 2
+    energy_inference_steps: int = 2  # of the sampler that it trains, and of the pipeline from then on
     # optimisation
     mask_vae_steps: int = 200  # optimiser steps
     image_vae_steps: int = 150
     unet_steps: int = 400
+    energy_steps: int = 60  # 0: the pipeline stays as the denoising loss left it
     batch_size: int = 16  # images per process and micro-batch
+    energy_batch_size: int = 8
     gradient_accumulation_steps: int = 1
     vae_learning_rate: float = 0.002
     unet_learning_rate: float = 0.0005
+    energy_learning_rate: float = 0.0002
     weight_decay: float = 0.01
     warmup_steps: int = 50
     max_grad_norm: float = 1.0
@@ -85,7 +91,7 @@ class Config:
 
     def __post_init__(self):
         choices = {
-            "stage": ("mask_vae", "image_vae", "unet", "all"),
+            "stage": ("mask_vae", "image_vae", "unet", "energy", "all"),
             "target": ("random_rater", "consensus"),
             "mask_loss": ("weighted_cross_entropy", "mse", "dice"),
             "mixed_precision": ("no", "bf16", "fp16"),
@@ -97,9 +103,11 @@ class Config:
             raise ValueError(f"`hub_model_id` must be ORG/NAME with `push_to_hub`, but was {self.hub_model_id!r}.")
         if self.push_best and not self.push_to_hub:
             raise ValueError("`push_to_hub` must be set with `push_best`, but was not.")
+        if self.energy_masks < 2:
+            raise ValueError(f"`energy_masks` must be at least 2, but was {self.energy_masks}.")
         for entry in dataclasses.fields(self):
             value = getattr(self, entry.name)
-            if entry.type is int and entry.name not in ("seed", "warmup_steps") and value < 1:
+            if entry.type is int and entry.name not in ("seed", "warmup_steps", "energy_steps") and value < 1:
                 raise ValueError(f"`{entry.name}` must be at least 1, but was {value}.")
 
 

@@ -1,11 +1,15 @@
 """Files of a run: all are written under a temporary name and then renamed, so that a kill leaves nothing broken."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator, PartialState
+from config import Config
 from diffusers import DiffusionPipeline, ModelMixin
+from provenance import git_commit, hardware, versions
 
 KEPT_CHECKPOINTS = 2
 
@@ -52,3 +56,34 @@ def save_atomically(model: ModelMixin | DiffusionPipeline, folder: Path):
         model.save_pretrained(partial, max_shard_size="15MB")
         replace_folder(partial, folder)
     state.wait_for_everyone()
+
+
+def save_pipeline(
+    pipeline: DiffusionPipeline, config: Config, folder: Path, rows: dict[str, int], earlier: dict | None = None
+):
+    """Saves the pipeline in half precision to `folder`, and how it was trained as `training.json`.
+
+    Args:
+        rows: how many there were in each split.
+        earlier: summaries of the stages that the run did not train itself, by name.
+    """
+    save_atomically(pipeline.to(torch.float16), folder)
+    if not PartialState().is_main_process:
+        return
+    stages = dict(earlier or {})
+    for name in ("mask_vae", "image_vae", "unet", "energy"):
+        summary = Path(config.output_dir) / name / "summary.json"
+        if summary.exists():
+            stages[name] = json.loads(summary.read_text())
+    training = {
+        "config": dataclasses.asdict(config),
+        "stages": stages,
+        "rows": rows,
+        "num_processes": PartialState().num_processes,
+        "hardware": hardware(),
+        "versions": versions(),
+        "git_commit": git_commit(),
+    }
+    write_json(folder / "training.json", training)
+    if (Path(config.dataset) / "README.md").is_file():
+        shutil.copyfile(Path(config.dataset) / "README.md", folder / "dataset.md")

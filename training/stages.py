@@ -1,4 +1,4 @@
-"""The three things that are trained: the mask autoencoder, the image autoencoder, and the denoiser with its condition.
+"""What is trained first: the mask autoencoder, the image autoencoder, and the denoiser with its condition.
 
 A stage holds a `module`, gives the loss of any stretch of the endless stream of training samples, and can be
 validated. The randomness of a sample depends on the seed and on its position in that stream alone: resuming is
@@ -173,6 +173,7 @@ class DenoiserStage(Stage):
             **config.unet,
         )
         self.module = ConditionalDenoiser(unet, image_encoder, config.num_classes, mask_vae.downsampling_factor)
+        self.num_inference_steps = config.default_num_inference_steps
 
     def loss(self, module: nn.Module, positions: Sequence[int], device: torch.device) -> torch.Tensor:
         """Denoising loss plus the head's cross entropy for the samples at these positions."""
@@ -205,7 +206,7 @@ class DenoiserStage(Stage):
             scheduler=self.scheduler,
             sample_size=self.config.sample_size,
             default_num_masks=self.config.default_num_masks,
-            default_num_inference_steps=self.config.default_num_inference_steps,
+            default_num_inference_steps=self.num_inference_steps,
             stretch=self.config.stretch,
             symmetries=self.config.symmetries,
         )

@@ -1,4 +1,4 @@
-"""Trains mask autoencoder, image autoencoder and denoiser one after the other, and saves a complete pipeline.
+"""Trains mask autoencoder, image autoencoder, denoiser and at last the whole sampler, and saves a pipeline.
 
     accelerate launch training/train.py
     accelerate launch training/train.py --config training/configs/lidc_idri.json [--stage unet] [--resume]
@@ -12,7 +12,6 @@ import dataclasses
 import json
 import math
 import os
-import shutil
 import time
 from pathlib import Path
 
@@ -22,14 +21,14 @@ from accelerate.utils import gather_object, parse_flag_from_env, set_seed
 from config import Config, parse_config
 from diffusers import DDIMScheduler
 from diffusers.training_utils import EMAModel
-from provenance import git_commit, hardware, versions
+from energy import EnergyStage
 from publishing import Publisher
 from safetensors.torch import load_file, save_file
-from saving import checkpoints, save_atomically, save_checkpoint, write_json
+from saving import checkpoints, save_atomically, save_checkpoint, save_pipeline, write_json
 from stages import DenoiserStage, ImageAutoencoderStage, MaskAutoencoderStage, Stage
 from tqdm import tqdm
 
-from medseglatdiff import MedSegLatDiffImageEncoder, MedSegLatDiffVAE
+from medseglatdiff import MedSegLatDiffImageEncoder, MedSegLatDiffPipeline, MedSegLatDiffVAE
 from medseglatdiff.data import load_split, open_split
 
 
@@ -85,7 +84,14 @@ def keep_best(stage: Stage, accelerator: Accelerator, progress: Progress, folder
     return {f"validation/{name}": value for name, value in measures.items()}
 
 
-def fit(stage: Stage, config: Config, total_steps: int, learning_rate: float, publisher: Publisher | None = None):
+def fit(
+    stage: Stage,
+    config: Config,
+    total_steps: int,
+    learning_rate: float,
+    batch_size: int,
+    publisher: Publisher | None = None,
+):
     """Trains one stage to its last step and leaves its best weights (of the moving average) in `stage.module`."""
     # 1. set up
     folder = Path(config.output_dir) / stage.name
@@ -120,9 +126,9 @@ def fit(stage: Stage, config: Config, total_steps: int, learning_rate: float, pu
         for part in range(config.gradient_accumulation_steps):
             with accelerator.accumulate(module):
                 micro_batch = progress.step * config.gradient_accumulation_steps + part
-                start = (micro_batch * accelerator.num_processes + accelerator.process_index) * config.batch_size
+                start = (micro_batch * accelerator.num_processes + accelerator.process_index) * batch_size
                 with accelerator.autocast():
-                    loss = stage.loss(module, range(start, start + config.batch_size), accelerator.device)
+                    loss = stage.loss(module, range(start, start + batch_size), accelerator.device)
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     accelerator.clip_grad_norm_(parameters, config.max_grad_norm)
@@ -168,7 +174,7 @@ def fit(stage: Stage, config: Config, total_steps: int, learning_rate: float, pu
 
 def train_autoencoder(stage: Stage, config: Config, total_steps: int) -> MedSegLatDiffVAE:
     """Trains an autoencoder, measures its latents, and saves it to `output_dir/STAGE/model`."""
-    fit(stage, config, total_steps, config.vae_learning_rate)
+    fit(stage, config, total_steps, config.vae_learning_rate, config.batch_size)
     if config.scale_latents:
         stage.measure_latents()
     save_atomically(stage.module, Path(config.output_dir) / stage.name / "model")
@@ -185,24 +191,15 @@ def load_image_encoder(config: Config, factor: int) -> MedSegLatDiffVAE | MedSeg
     return encoder
 
 
-def save_pipeline(stage: DenoiserStage, config: Config):
-    """Saves the pipeline in half precision, and how it was trained as `training.json`, to `output_dir/pipeline`."""
-    output_dir = Path(config.output_dir)
-    save_atomically(stage.pipeline().to(torch.float16), output_dir / "pipeline")
-    if PartialState().is_main_process:
-        names = [name for name in ("mask_vae", "image_vae", "unet") if (output_dir / name / "summary.json").exists()]
-        training = {
-            "config": dataclasses.asdict(config),
-            "stages": {name: json.loads((output_dir / name / "summary.json").read_text()) for name in names},
-            "rows": {"train": len(stage.train), "validation": len(stage.validation)},
-            "num_processes": PartialState().num_processes,
-            "hardware": hardware(),
-            "versions": versions(),
-            "git_commit": git_commit(),
-        }
-        write_json(output_dir / "pipeline" / "training.json", training)
-        if (Path(config.dataset) / "README.md").is_file():
-            shutil.copyfile(Path(config.dataset) / "README.md", output_dir / "pipeline" / "dataset.md")
+def train_energy(config: Config, train, validation, start: Path | str, publisher: Publisher | None):
+    """Trains the sampler of the pipeline at `start` on, and saves it as the run's pipeline."""
+    pipeline = MedSegLatDiffPipeline.from_pretrained(start, torch_dtype=torch.float32).to(PartialState().device)
+    stage = EnergyStage(config, train, validation, pipeline)
+    fit(stage, config, config.energy_steps, config.energy_learning_rate, config.energy_batch_size, publisher)
+    record = Path(start) / "training.json"
+    earlier = json.loads(record.read_text())["stages"] if record.is_file() else {}
+    rows = {"train": len(train), "validation": len(validation)}
+    save_pipeline(stage.pipeline(), config, Path(config.output_dir) / "pipeline", rows, earlier)
 
 
 def main(config: Config):
@@ -230,15 +227,20 @@ def main(config: Config):
         stage = ImageAutoencoderStage(config, train, validation)
         train_autoencoder(stage, config, config.image_vae_steps)
     # 4. denoiser and condition
+    denoised = output_dir / "unet" / "pipeline" if config.energy_steps else output_dir / "pipeline"
     if config.stage in ("unet", "all"):
         mask_vae = MedSegLatDiffVAE.from_pretrained(output_dir / "mask_vae" / "model")
         encoder = load_image_encoder(config, mask_vae.downsampling_factor)
         scheduler = DDIMScheduler(**config.scheduler)
         stage = DenoiserStage(config, train, validation, mask_vae.to(state.device), encoder, scheduler)
-        fit(stage, config, config.unet_steps, config.unet_learning_rate, publisher)
-        save_pipeline(stage, config)
-        if publisher:
-            publisher.publish_last(output_dir / "pipeline")
+        fit(stage, config, config.unet_steps, config.unet_learning_rate, config.batch_size, publisher)
+        rows = {"train": len(train), "validation": len(validation)}
+        save_pipeline(stage.pipeline(), config, denoised, rows)
+    # 5. the sampler as a whole
+    if config.energy_steps and config.stage in ("energy", "all"):
+        train_energy(config, train, validation, config.start_from or denoised, publisher)
+    if publisher and (output_dir / "pipeline").is_dir():
+        publisher.publish_last(output_dir / "pipeline")
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

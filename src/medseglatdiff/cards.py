@@ -42,7 +42,13 @@ PREDICTORS = {
     "majority": "majority of the raters, repeated",
     "random_rater": "a rater drawn at random",
 }
-STAGES = {"mask_vae": "mask autoencoder", "image_vae": "image autoencoder", "unet": "denoiser"}
+STAGES = {
+    "mask_vae": "mask autoencoder",
+    "image_vae": "image autoencoder",
+    "unet": "denoiser",
+    "energy": "sampler, by the energy score",
+}
+RATES = {"unet": "unet_learning_rate", "energy": "energy_learning_rate"}
 PLOTS = {
     "reliability": "Reliability diagram",
     "risk_coverage": "Risk and coverage",
@@ -127,7 +133,7 @@ def training_facts(settings: dict) -> dict[str, str]:
     """How it was trained, from training.json."""
     config, rows = settings["config"], settings["rows"]
     features = " The image encoder starts from ImageNet weights." if config.get("image_encoder") else ""
-    batch = config["batch_size"] * config["gradient_accumulation_steps"] * settings["num_processes"]
+    share = config["gradient_accumulation_steps"] * settings["num_processes"]
     weight = config["foreground_weight"]
     summary = (
         f"{rows['train']:,} training and {rows['validation']:,} validation rows, {settings['hardware']}, "
@@ -143,8 +149,8 @@ def training_facts(settings: dict) -> dict[str, str]:
         [
             STAGES[name],
             f"{run['step']:,}",
-            str(batch),
-            str(config["unet_learning_rate" if name == "unet" else "vae_learning_rate"]),
+            str(share * config["energy_batch_size" if name == "energy" else "batch_size"]),
+            str(config[RATES.get(name, "vae_learning_rate")]),
             f"{run['best_step']:,}",
             f"{run['wall_hours']:.2f}",
             f"{run['cpu_hours']:.2f}",

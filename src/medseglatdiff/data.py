@@ -156,17 +156,32 @@ class SegmentationSplit:
         for image, row, generator in zip(self.pixels(rows), rows, generators, strict=True):
             raters = self.raters(row)  # [R, S, S]
             rater = torch.randint(len(raters), (), generator=generator)
-            symmetry = int(torch.randint(8, (), generator=generator))
-            image = dihedral(colour_jitter(image, generator), symmetry)  # [C, S, S]
             mask = raters[rater] if target == "random_rater" else self.consensus(row)  # [S, S]
-            mask = dihedral(mask, symmetry)[None].long()  # [1, S, S]
-            if affine:
-                shares = one_hot(mask, self.num_classes)[0]  # [1 + K, S, S]
-                warped = random_affine(torch.cat([image, shares]), affine, generator)  # [C + 1 + K, S, S]
-                image, mask = warped[: len(image)], warped[len(image) :].argmax(dim=0)[None]  # [C, S, S], [1, S, S]
+            image, mask = self._augment(image, mask[None], generator, affine)  # [C, S, S], [1, S, S]
             images.append(image)
             labels.append(mask)
         return torch.stack(images), torch.cat(labels)
+
+    def batch_of_raters(
+        self, rows: Sequence[int], generators: list[torch.Generator], affine: float = 0.0
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """As `batch`, with the masks of all raters of each row: images `(B, C, S, S)`, and a list of labels, int64
+        `(R, S, S)`."""
+        entries = zip(self.pixels(rows), rows, generators, strict=True)
+        pairs = [self._augment(image, self.raters(row), generator, affine) for image, row, generator in entries]
+        images, labels = zip(*pairs, strict=True)
+        return torch.stack(images), list(labels)
+
+    def _augment(self, image, masks, generator, affine) -> tuple[torch.Tensor, torch.Tensor]:
+        """An image `(C, S, S)` and labels `(R, S, S)` under one random symmetry and one random affine map."""
+        symmetry = int(torch.randint(8, (), generator=generator))
+        image = dihedral(colour_jitter(image, generator), symmetry)  # [C, S, S]
+        masks = dihedral(masks, symmetry).long()  # [R, S, S]
+        if not affine:
+            return image, masks
+        shares = one_hot(masks, self.num_classes).flatten(0, 1)  # [R * (1 + K), S, S]
+        warped = random_affine(torch.cat([image, shares]), affine, generator)  # [C + R * (1 + K), S, S]
+        return warped[: len(image)], warped[len(image) :].unflatten(0, (len(masks), -1)).argmax(dim=1)
 
 
 def load_split(

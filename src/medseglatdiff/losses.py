@@ -99,3 +99,30 @@ def diffusion_loss(
     """Mean squared error of the denoiser, each sample weighted by `weights`, `(batch,)`, where given."""
     errors = (prediction.float() - target.float()).square().mean(dim=(1, 2, 3))  # [B]
     return errors.mean() if weights is None else (weights * errors).mean()
+
+
+def soft_jaccard_distances(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Pairwise 1 - sum(min) / sum(max), `(M, N)`, of soft masks in [0, 1], `(M, K, H, W)` and `(N, K, H, W)`.
+
+    On binary masks this is 1 - IoU; between equal masks it is 0, soft ones too, so that blur does not pass for
+    disagreement (Wang et al. 2023, Jaccard metric losses, arXiv 2302.05666, section 3). Both sums are smoothed by one
+    pixel, which makes two empty masks equal; of several classes the mean counts.
+    """
+    first, second = first.flatten(2), second.flatten(2)  # [M, K, HW], [N, K, HW]
+    both = torch.minimum(first[:, None], second[None]).sum(dim=-1)  # [M, N, K]
+    either = first.sum(dim=-1)[:, None] + second.sum(dim=-1)[None] - both  # [M, N, K]
+    return (1 - (both + 1) / (either + 1)).mean(dim=-1)  # [M, N]
+
+
+def energy_score(samples: torch.Tensor, raters: torch.Tensor) -> torch.Tensor:
+    """2 E[d(S, Y)] - E[d(S, S')] over distinct samples: a proper score of the distribution that they come from.
+
+    It is the generalised energy distance without the raters' own term, which no model changes, and unbiased in the
+    number of samples (Gneiting & Raftery 2007, eq. 22, with d of `soft_jaccard_distances`).
+
+    Args:
+        samples (`torch.Tensor` of shape `(M, K, H, W)`): soft masks of the foreground classes, M at least 2.
+        raters (`torch.Tensor` of shape `(R, K, H, W)`): the raters' masks, one-hot.
+    """
+    among = soft_jaccard_distances(samples, samples)  # [M, M], with zeros on the diagonal
+    return 2 * soft_jaccard_distances(samples, raters).mean() - among.sum() / (len(samples) * (len(samples) - 1))
