@@ -2,21 +2,37 @@
 
     python benchmarks/ablations.py --ablation target --runs 3
 
-Each variant is the preset with the changes below and `--steps` steps of the U-Net; it is measured on the validation
-split, which choices are made on. Finished runs are kept in outputs/ablations/, an interrupted one resumes. Results:
-`benchmarks/ablations/ABLATION-DATASET.json`, rewritten after each run.
+Each variant is the preset with the changes below and `--steps` steps of the U-Net, over the same autoencoders, which
+are trained once; it is measured on the validation split, which choices are made on. Finished runs are kept in
+outputs/ablations/, an interrupted one resumes. Results: `benchmarks/ablations/ABLATION-DATASET.json`, rewritten after
+each run.
 """
 
 import argparse
 import json
-import os
-import subprocess
+import shlex
 import sys
 from pathlib import Path
 
 import numpy as np
+import torch
+from tqdm import tqdm
+
+from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffVAE
+from medseglatdiff.data import load_split, open_split
+from medseglatdiff.evaluation import measure_row, predict
+from medseglatdiff.summary import summarize
 
 ROOT = Path(__file__).resolve().parent.parent
+# scripts, not a package; at the end, for training/evaluate.py must not hide the library evaluate
+sys.path.append(str(ROOT / "training"))
+
+from config import Config, parse_config  # noqa: E402
+from diffusers import DDIMScheduler  # noqa: E402
+from provenance import git_commit, hardware, versions  # noqa: E402
+from stages import DenoiserStage, ImageAutoencoderStage, MaskAutoencoderStage  # noqa: E402
+from train import fit, load_image_encoder, train_autoencoder  # noqa: E402
+
 EPSILON = {
     "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "prediction_type": "epsilon",
     "timestep_spacing": "trailing", "clip_sample": False,
@@ -29,29 +45,64 @@ ABLATIONS = {
     "latents": {"scaled": {}, "unscaled": {"scale_latents": False}},
     "augmentation": {"symmetries": {"affine": 0.0}, "and affine": {"affine": 0.3}},
 }
-MEASURES = ("dice", "ged", "hm_iou", "diversity", "ece_band")
+MEASURES = ("dice", "ged", "ged_unbiased", "hm_iou", "diversity", "ece_band")
+IMAGES_PER_BATCH = 8
 
 
-def launch(script: str, *arguments: str):
-    """Runs one of the training scripts."""
-    environment = os.environ | {"ACCELERATE_MIXED_PRECISION": "bf16"}
-    command = [sys.executable, str(ROOT / "training" / script), *arguments]
-    subprocess.run(command, check=True, cwd=ROOT, env=environment)
+def autoencoders(config: Config, splits: tuple) -> MedSegLatDiffVAE:
+    """The mask autoencoder that all variants share, trained beside the image autoencoder where they are not yet."""
+    folder = Path(config.output_dir)
+    stages = [(MaskAutoencoderStage, config.mask_vae_steps), (ImageAutoencoderStage, config.image_vae_steps)]
+    for kind, steps in stages[: 1 if config.image_encoder else 2]:
+        if not (folder / kind.name / "model").exists():
+            torch.manual_seed(config.seed)
+            train_autoencoder(kind(config, *splits), config, steps)
+    mask_vae = MedSegLatDiffVAE.from_pretrained(folder / "mask_vae" / "model")
+    if not config.scale_latents:
+        mask_vae.register_to_config(latents_mean=None, latents_std=None)
+    return mask_vae
 
 
-def run(changes: dict, name: str, seed: int, options: argparse.Namespace) -> dict:
+def train(config: Config, splits: tuple, folder: Path) -> MedSegLatDiffPipeline:
+    """The pipeline of these settings, whose U-Net is trained in `folder` over the autoencoders of `output_dir`."""
+    mask_vae = autoencoders(config, splits)
+    torch.manual_seed(config.seed)
+    encoder = load_image_encoder(config, mask_vae.downsampling_factor)
+    stage = DenoiserStage(config, *splits, mask_vae, encoder, DDIMScheduler(**config.scheduler))
+    own = Config(**{**vars(config), "output_dir": str(folder)})
+    fit(stage, own, config.unet_steps, config.unet_learning_rate, config.batch_size)
+    return stage.pipeline()
+
+
+def measure(pipeline: MedSegLatDiffPipeline, rows, options: argparse.Namespace) -> dict:
+    """Results of a random choice of the rows, the same for every variant and seed."""
+    chosen = np.sort(np.random.default_rng(0).permutation(len(rows))[: options.limit]).tolist()
+    measured = []
+    for first in tqdm(range(0, len(chosen), IMAGES_PER_BATCH), desc="measure"):
+        batch = [rows[index] for index in chosen[first : first + IMAGES_PER_BATCH]]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            predictions = predict(pipeline, batch, options.num_masks, options.sampling_steps, seed=0)
+        measured += [measure_row(row, options.num_masks, 0, own) for row, own in zip(batch, predictions, strict=True)]
+    return summarize(measured, options.num_masks)
+
+
+def run(changes: dict, name: str, seed: int, data: tuple, options: argparse.Namespace) -> dict:
     """Trains a variant from a seed and measures it, where that is not done yet; returns its results."""
-    folder = ROOT / "outputs" / "ablations" / f"{options.config.stem}-{name.replace(' ', '-')}-{options.steps}-{seed}"
+    *splits, rows = data
+    work = ROOT / "outputs" / "ablations" / options.config.stem
+    folder = work / f"{name.replace(' ', '-')}-{options.steps}-{options.batch_size}-{seed}"
     results = folder / "results.json"
     if not results.exists():
-        preset = json.loads(options.config.read_text()) | changes
-        preset |= {"output_dir": str(folder), "unet_steps": options.steps, "seed": seed}
-        preset |= {"mask_vae_steps": 400, "validation_every": options.steps, "symmetries": 1}
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "preset.json").write_text(json.dumps(preset, indent=2))
-        launch("train.py", "--config", str(folder / "preset.json"), "--resume")
-        evaluated = ["--pipeline", str(folder / "pipeline"), "--dataset", preset["dataset"], "--split", "validation"]
-        launch("evaluate.py", *evaluated, "--limit", str(options.limit), "--out", str(results))
+        preset = vars(parse_config(["--config", str(options.config)])) | changes
+        preset |= {
+            "output_dir": str(work),
+            "unet_steps": options.steps,
+            "seed": seed,
+            "batch_size": options.batch_size,
+        }
+        preset |= {"mask_vae_steps": 400, "validation_every": options.steps, "symmetries": 1, "resume": True}
+        measured = measure(train(Config(**preset), splits, folder), rows, options)
+        results.write_text(json.dumps(measured, indent=2) + "\n")
     return json.loads(results.read_text())
 
 
@@ -70,18 +121,29 @@ def main():
     parser.add_argument("--ablation", choices=ABLATIONS, required=True)
     parser.add_argument("--config", type=Path, default=ROOT / "training" / "configs" / "lidc_idri.json")
     parser.add_argument("--steps", type=int, default=600, help="of the U-Net")
+    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--runs", type=int, default=3, help="from the seeds 0, 1, ...")
     parser.add_argument("--limit", type=int, default=200, help="validation images")
+    parser.add_argument("--num-masks", type=int, default=16)
+    parser.add_argument("--sampling-steps", type=int, default=10)
     options = parser.parse_args()
-    dataset = Path(json.loads(options.config.read_text())["dataset"]).name
-    out = ROOT / "benchmarks" / "ablations" / f"{options.ablation}-{dataset}.json"
+    # 1. data
+    config = parse_config(["--config", str(options.config)])
+    shape = (config.num_channels, config.sample_size, config.num_classes, config.stretch)
+    splits = [load_split(open_split(config.dataset, split), *shape) for split in ("train", "validation")]
+    data = (*splits, open_split(config.dataset, "validation"))
+    # 2. every variant from every seed
+    out = ROOT / "benchmarks" / "ablations" / f"{options.ablation}-{Path(config.dataset).name}.json"
     out.parent.mkdir(exist_ok=True)
-    results = {"command": f"python benchmarks/ablations.py {' '.join(sys.argv[1:])}", "split": "validation"}
-    results |= {"preset": options.config.name, "steps": options.steps, "num_images": options.limit, "variants": {}}
+    results = {"command": f"python benchmarks/ablations.py {shlex.join(sys.argv[1:])}", "split": "validation"}
+    results |= {"preset": options.config.name, "steps": options.steps, "batch_size": options.batch_size}
+    results |= {"num_images": options.limit, "num_masks": options.num_masks, "sampling_steps": options.sampling_steps}
+    results |= {"device": hardware(), "versions": versions(), "git_commit": git_commit(), "variants": {}}
     finished = {name: [] for name in ABLATIONS[options.ablation]}
     for seed in range(options.runs):
         for name, changes in ABLATIONS[options.ablation].items():
-            finished[name].append(run(changes, f"{options.ablation}-{name}" if changes else "base", seed, options))
+            own_name = f"{options.ablation}-{name}" if changes else "base"
+            finished[name].append(run(changes, own_name, seed, data, options))
             results["variants"][name] = summary(finished[name])
             out.write_text(json.dumps(results, indent=2) + "\n")
             print(json.dumps({name: results["variants"][name]}, indent=2))

@@ -11,7 +11,7 @@ results file as soon as it is measured. Interrupted, it resumes.
 
 import argparse
 import json
-import subprocess
+import shlex
 import sys
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from medseglatdiff import MedSegLatDiffVAE
-from medseglatdiff.data import load_split, one_hot, open_split
+from medseglatdiff.data import load_split, one_hot, open_split, seeded_generator
 from medseglatdiff.metrics import dice, iou
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,6 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "training"))
 
 from config import parse_config  # noqa: E402
+from stages import MaskAutoencoderStage  # noqa: E402
+from train import train_autoencoder  # noqa: E402
 
 VARIANTS = {
     "weight-1": ("cross entropy, weight 1", ["--foreground-weight", "1"]),
@@ -44,21 +46,22 @@ VARIANTS = {
     "factor-8": ("weight 2, factor 8", {"block_out_channels": [32, 32, 32]}),
 }
 DEFAULT_VARIANTS = ("weight-2", "mse", "weight-50")
+TRAINED_ON = ("train", "validation")
 STRATA = {"all": np.inf, "<= 16 px": 16, "<= 64 px": 64, "<= 256 px": 256}
 
 
-def train(variant: str, seed: int, options: argparse.Namespace) -> MedSegLatDiffVAE:
+def train(variant: str, seed: int, splits: tuple, options: argparse.Namespace) -> MedSegLatDiffVAE:
     """The variant's autoencoder, trained from the preset's settings where it is not finished yet."""
     _, changes = VARIANTS[variant]
     if isinstance(changes, dict):
         shape = parse_config(["--config", str(options.config)]).mask_vae | changes
         changes = ["--foreground-weight", "2", "--mask-vae", json.dumps(shape)]
     folder = options.work / f"{Path(options.dataset).name}-{variant}-{options.steps}-{seed}"
-    script = [sys.executable, str(ROOT / "training" / "train.py"), "--config", str(options.config)]
-    settings = ["--stage", "mask_vae", "--resume", "--output-dir", str(folder), "--dataset", options.dataset]
-    settings += ["--mask-vae-steps", str(options.steps), "--seed", str(seed), *changes]
-    subprocess.run([*script, *settings], check=True)
-    return MedSegLatDiffVAE.from_pretrained(folder / "mask_vae" / "model").eval()
+    settings = ["--config", str(options.config), "--resume", "--output-dir", str(folder), "--seed", str(seed)]
+    settings += ["--batch-size", str(options.batch_size), "--validation-every", str(options.steps), *changes]
+    config = parse_config(settings)
+    torch.manual_seed(seed)
+    return train_autoencoder(MaskAutoencoderStage(config, *splits), config, options.steps).eval()
 
 
 @torch.no_grad()
@@ -105,19 +108,29 @@ def main():
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--seed", type=int, default=0, help="of the first run")
     parser.add_argument("--runs", type=int, default=1, help="from different seeds")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--limit", type=int, help="measure a random choice of so many masks")
     parser.add_argument("--work", type=Path, default=ROOT / "outputs" / "mask-autoencoder")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
-    # 1. every rater's non-empty mask of the split
+    # 1. every rater's non-empty mask of the split, or a random choice of them
     config = parse_config(["--config", str(options.config)])
-    split = load_split(open_split(options.dataset, options.split), config.num_channels, config.sample_size)
-    masks = split.labels[split.labels.flatten(1).sum(dim=1) > 0]  # [N, S, S]
+    shape = (config.num_channels, config.sample_size)
+    *splits, measured = (
+        load_split(open_split(options.dataset, name), *shape) for name in (*TRAINED_ON, options.split)
+    )
+    masks = measured.labels[measured.labels.flatten(1).sum(dim=1) > 0]  # [N, S, S]
+    masks = masks[torch.randperm(len(masks), generator=seeded_generator(0))[: options.limit]]  # [n, S, S]
     # 2. train and measure each variant
-    results = {name: str(getattr(options, name)) for name in ("dataset", "split", "steps", "seed", "runs")}
+    names = ("dataset", "split", "steps", "batch_size", "seed", "runs")
+    results = {"command": f"python benchmarks/mask_autoencoder.py {shlex.join(sys.argv[1:])}"}
+    results |= {name: getattr(options, name) for name in names}
     results |= {"averaging": "mean over non-empty masks of all raters", "variants": {}}
     for variant in options.variants:
         seeds = range(options.seed, options.seed + options.runs)
-        tables = [measure(reconstruct(train(variant, seed, options), masks), masks.numpy() > 0) for seed in seeds]
+        tables = [
+            measure(reconstruct(train(variant, seed, splits, options), masks), masks.numpy() > 0) for seed in seeds
+        ]
         label, _ = VARIANTS[variant]
         results["variants"][label] = over_runs(tables)
         for stratum, row in results["variants"][label].items():

@@ -11,12 +11,13 @@ from medseglatdiff.losses import (
     diffusion_loss,
     energy_score,
     image_mse,
+    jaccard_distances,
     kl_divergence,
     mask_dice,
     mask_mse,
     min_snr_weights,
     prediction_target,
-    soft_jaccard_distances,
+    straight_through,
     weighted_cross_entropy,
 )
 from medseglatdiff.metrics import generalized_energy_distance, iou
@@ -116,31 +117,50 @@ def random_masks(count: int, seed: int) -> torch.Tensor:
 
 def test_soft_jaccard_distance_of_binary_masks_is_one_minus_iou():
     first, second = random_masks(3, 0), random_masks(4, 1)
-    distances = soft_jaccard_distances(first, second)
+    distances = jaccard_distances(first, second)
     expected = [[1 - iou(a[0].numpy() > 0, b[0].numpy() > 0) for b in second] for a in first]
     assert distances.shape == (3, 4)
     torch.testing.assert_close(distances, torch.tensor(expected, dtype=torch.float32), atol=2e-3, rtol=0)
 
 
-def test_soft_jaccard_distance_of_blurred_and_empty_masks():
-    blurred, empty = torch.full((1, 1, 4, 4), 0.5), torch.zeros(1, 1, 4, 4)
-    assert soft_jaccard_distances(blurred, blurred).item() == 0
-    assert soft_jaccard_distances(empty, empty).item() == 0
-    assert soft_jaccard_distances(blurred, empty).item() == pytest.approx(1 - 1 / (8 + 1))
-    two_classes = torch.cat([blurred, empty], dim=1)  # [1, 2, 4, 4]: distances 8/9 and 0
-    assert soft_jaccard_distances(two_classes, torch.zeros(1, 2, 4, 4)).item() == pytest.approx(4 / 9)
+def test_jaccard_distance_of_empty_masks_and_of_several_classes():
+    square, empty = torch.ones(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
+    assert jaccard_distances(square, square).item() == jaccard_distances(empty, empty).item() == 0
+    assert jaccard_distances(square, empty).item() == pytest.approx(1 - 1 / (16 + 1))
+    two_classes = torch.cat([square, empty], dim=1)  # [1, 2, 4, 4]: distances 16/17 and 0
+    assert jaccard_distances(two_classes, torch.zeros(1, 2, 4, 4)).item() == pytest.approx(8 / 17)
+
+
+def test_straight_through_shows_hard_masks_and_passes_soft_gradients():
+    logits = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    weights = torch.randn(2, 2, 4, 4, generator=torch.Generator().manual_seed(1))
+    masks = straight_through(logits.softmax(dim=1))
+    torch.testing.assert_close(masks, torch.stack([logits.argmax(dim=1) == k for k in (1, 2)], dim=1).float())
+    (actual,) = torch.autograd.grad((masks * weights).sum(), logits)
+    (expected,) = torch.autograd.grad((logits.softmax(dim=1)[:, 1:] * weights).sum(), logits)
+    torch.testing.assert_close(actual, expected)
+
+
+def test_energy_score_pulls_a_missing_pixel_in_and_a_wrong_one_out():
+    mask = torch.zeros(2, 1, 4, 4)
+    mask[:, :, 1, 1] = 1
+    truth = torch.zeros(1, 1, 4, 4)
+    truth[:, :, 1, 2] = 1
+    mask.requires_grad_()
+    (gradient,) = torch.autograd.grad(energy_score(mask, truth), mask)
+    assert (gradient[:, :, 1, 2] < 0).all() and (gradient[:, :, 1, 1] > gradient[:, :, 0, 0]).all()
 
 
 def test_energy_score_is_the_unbiased_energy_distance_without_the_raters_own_term():
     samples, raters = random_masks(5, 2), random_masks(4, 3)
-    own = soft_jaccard_distances(raters, raters).mean().item()  # with the diagonal, as GED takes it
+    own = jaccard_distances(raters, raters).mean().item()  # with the diagonal, as GED takes it
     distance = generalized_energy_distance(samples[:, 0].numpy() > 0, raters[:, 0].numpy() > 0, unbiased=True)
     assert energy_score(samples, raters).item() - own == pytest.approx(distance, abs=5e-3)
 
 
 def test_energy_score_prefers_the_raters_distribution():
-    """Two equally frequent answers: drawing both scores better than repeating either, or than their blurred mean."""
+    """Two equally frequent answers: drawing both scores better than repeating either, their union or nothing."""
     answers = random_masks(2, 4)
     both = energy_score(answers, answers)
-    assert both < energy_score(answers[:1].repeat(2, 1, 1, 1), answers)
-    assert both < energy_score(answers.mean(dim=0, keepdim=True).repeat(2, 1, 1, 1), answers)
+    for single in (answers[:1], answers.amax(dim=0, keepdim=True), torch.zeros(1, 1, 64, 64)):
+        assert both < energy_score(single.repeat(2, 1, 1, 1), answers)

@@ -17,7 +17,7 @@ from torch import nn
 
 from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffUNet, MedSegLatDiffVAE
 from medseglatdiff.data import SegmentationSplit, one_hot, rows_at, seeded_generator
-from medseglatdiff.losses import energy_score
+from medseglatdiff.losses import energy_score, straight_through
 
 
 class FewStepSampler(nn.Module):
@@ -74,10 +74,10 @@ class EnergyStage(DenoiserStage):
         noise = torch.cat([randn_tensor(shape, generator=g, device=device) for g in generators])  # [B*M, C, h, w]
         # 2. hypotheses
         latents = module(images.to(device), noise)  # [B*M, C, h, w]
-        shares = self.mask_vae.decode(latents).float().softmax(dim=1)[:, 1:]  # [B*M, K, S, S]
+        masks = straight_through(self.mask_vae.decode(latents).float().softmax(dim=1))  # [B*M, K, S, S]
         # 3. their score
         scores = []
-        for samples, labels in zip(shares.split(self.config.energy_masks), raters, strict=True):
+        for samples, labels in zip(masks.split(self.config.energy_masks), raters, strict=True):
             truth = one_hot(labels.to(device), self.config.num_classes)[:, 1:]  # [R, K, S, S]
             scores.append(energy_score(samples, truth))
         return torch.stack(scores).mean()

@@ -101,28 +101,41 @@ def diffusion_loss(
     return errors.mean() if weights is None else (weights * errors).mean()
 
 
-def soft_jaccard_distances(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Pairwise 1 - sum(min) / sum(max), `(M, N)`, of soft masks in [0, 1], `(M, K, H, W)` and `(N, K, H, W)`.
+def straight_through(shares: torch.Tensor) -> torch.Tensor:
+    """The hard masks that users see, with the gradients of the soft ones (Bengio et al. 2013, arXiv 1308.3432).
 
-    On binary masks this is 1 - IoU; between equal masks it is 0, soft ones too, so that blur does not pass for
-    disagreement (Wang et al. 2023, Jaccard metric losses, arXiv 2302.05666, section 3). Both sums are smoothed by one
-    pixel, which makes two empty masks equal; of several classes the mean counts.
+    Args:
+        shares (`torch.Tensor` of shape `(batch, 1 + num_classes, height, width)`): softmax over the classes.
+
+    Returns:
+        one-hot masks of the foreground classes, `(batch, num_classes, height, width)`.
     """
-    first, second = first.flatten(2), second.flatten(2)  # [M, K, HW], [N, K, HW]
-    both = torch.minimum(first[:, None], second[None]).sum(dim=-1)  # [M, N, K]
-    either = first.sum(dim=-1)[:, None] + second.sum(dim=-1)[None] - both  # [M, N, K]
-    return (1 - (both + 1) / (either + 1)).mean(dim=-1)  # [M, N]
+    hard = F.one_hot(shares.argmax(dim=1), shares.shape[1]).movedim(-1, 1)  # [B, 1 + K, H, W]
+    return (hard + shares - shares.detach())[:, 1:]  # [B, K, H, W]
+
+
+def jaccard_distances(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Pairwise 1 - IoU, `(M, N)`, of binary masks `(M, K, H, W)` and `(N, K, H, W)`, linear in each pixel's share.
+
+    IoU = sum(ab) / sum(a + b - ab), both sums with one pixel more, which makes two empty masks equal; of several
+    classes the mean counts. Products, not minima: at binary masks a minimum has no gradient worth following.
+    """
+    first, second = first.flatten(2).movedim(1, 0), second.flatten(2).movedim(1, 0)  # [K, M, HW], [K, N, HW]
+    both = first @ second.mT  # [K, M, N]
+    either = first.sum(dim=-1)[:, :, None] + second.sum(dim=-1)[:, None] - both  # [K, M, N]
+    return (1 - (both + 1) / (either + 1)).mean(dim=0)  # [M, N]
 
 
 def energy_score(samples: torch.Tensor, raters: torch.Tensor) -> torch.Tensor:
     """2 E[d(S, Y)] - E[d(S, S')] over distinct samples: a proper score of the distribution that they come from.
 
     It is the generalised energy distance without the raters' own term, which no model changes, and unbiased in the
-    number of samples (Gneiting & Raftery 2007, eq. 22, with d of `soft_jaccard_distances`).
+    number of samples (Gneiting & Raftery 2007, eq. 22, with d of `jaccard_distances`).
 
     Args:
-        samples (`torch.Tensor` of shape `(M, K, H, W)`): soft masks of the foreground classes, M at least 2.
+        samples (`torch.Tensor` of shape `(M, K, H, W)`): masks of the foreground classes, M at least 2.
         raters (`torch.Tensor` of shape `(R, K, H, W)`): the raters' masks, one-hot.
     """
-    among = soft_jaccard_distances(samples, samples)  # [M, M], with zeros on the diagonal
-    return 2 * soft_jaccard_distances(samples, raters).mean() - among.sum() / (len(samples) * (len(samples) - 1))
+    among = jaccard_distances(samples, samples)  # [M, M]
+    distinct = (among.sum() - among.diagonal().sum()) / (len(samples) * (len(samples) - 1))
+    return 2 * jaccard_distances(samples, raters).mean() - distinct
