@@ -3,19 +3,22 @@
     python benchmarks/ablations.py --ablation target --runs 3
 
 Each variant is the preset with the changes below and `--steps` steps of the U-Net, over the same autoencoders, which
-are trained once; it is measured on the validation split, which choices are made on. Finished runs are kept in
-outputs/ablations/, an interrupted one resumes. Results: `benchmarks/ablations/ABLATION-DATASET.json`, rewritten after
-each run.
+are trained once (`space` compares with none at all). It is measured on the validation split, which choices are made
+on. Finished runs are kept in outputs/ablations/, an interrupted one resumes. Results:
+`benchmarks/ablations/ABLATION-DATASET.json`, rewritten after each run.
 """
 
 import argparse
 import json
 import shlex
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from pixel_space import UNET, PixelCondition, PixelMasks
+from torch import nn
 from tqdm import tqdm
 
 from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffVAE
@@ -43,14 +46,16 @@ ABLATIONS = {
     "condition": {"autoencoder": {}, "ImageNet features": {"image_encoder": {"downsampling_factor": 4}}},
     "prediction": {"v, zero SNR": {}, "epsilon": {"scheduler": EPSILON}},
     "latents": {"scaled": {}, "unscaled": {"scale_latents": False}},
+    "space": {"latents": {}, "pixels": {"unet": UNET}},
     "augmentation": {"symmetries": {"affine": 0.0}, "and affine": {"affine": 0.3}},
 }
+COSTS = ("training_core_seconds", "sampling_core_seconds")
 MEASURES = ("dice", "ged", "ged_unbiased", "hm_iou", "diversity", "ece_band")
 IMAGES_PER_BATCH = 8
 
 
-def autoencoders(config: Config, splits: tuple) -> MedSegLatDiffVAE:
-    """The mask autoencoder that all variants share, trained beside the image autoencoder where they are not yet."""
+def latent_space(config: Config, splits: tuple) -> tuple[nn.Module, nn.Module]:
+    """The mask and the image autoencoder that all variants share, trained where they are not yet."""
     folder = Path(config.output_dir)
     stages = [(MaskAutoencoderStage, config.mask_vae_steps), (ImageAutoencoderStage, config.image_vae_steps)]
     for kind, steps in stages[: 1 if config.image_encoder else 2]:
@@ -60,15 +65,19 @@ def autoencoders(config: Config, splits: tuple) -> MedSegLatDiffVAE:
     mask_vae = MedSegLatDiffVAE.from_pretrained(folder / "mask_vae" / "model")
     if not config.scale_latents:
         mask_vae.register_to_config(latents_mean=None, latents_std=None)
-    return mask_vae
-
-
-def train(config: Config, splits: tuple, folder: Path) -> MedSegLatDiffPipeline:
-    """The pipeline of these settings, whose U-Net is trained in `folder` over the autoencoders of `output_dir`."""
-    mask_vae = autoencoders(config, splits)
     torch.manual_seed(config.seed)
-    encoder = load_image_encoder(config, mask_vae.downsampling_factor)
-    stage = DenoiserStage(config, *splits, mask_vae, encoder, DDIMScheduler(**config.scheduler))
+    return mask_vae, load_image_encoder(config, mask_vae.downsampling_factor)
+
+
+def pixel_space(config: Config, splits: tuple) -> tuple[nn.Module, nn.Module]:
+    """What stands in for both where the U-Net denoises the mask's own pixels."""
+    torch.manual_seed(config.seed)
+    return PixelMasks(splits[0].labels.mean(dtype=torch.float32).item()), PixelCondition(config.num_channels)
+
+
+def train(config: Config, splits: tuple, space, folder: Path) -> MedSegLatDiffPipeline:
+    """The pipeline of these settings, whose U-Net is trained in `folder`."""
+    stage = DenoiserStage(config, *splits, *space(config, splits), DDIMScheduler(**config.scheduler))
     own = Config(**{**vars(config), "output_dir": str(folder)})
     fit(stage, own, config.unet_steps, config.unet_learning_rate, config.batch_size)
     return stage.pipeline()
@@ -77,13 +86,15 @@ def train(config: Config, splits: tuple, folder: Path) -> MedSegLatDiffPipeline:
 def measure(pipeline: MedSegLatDiffPipeline, rows, options: argparse.Namespace) -> dict:
     """Results of a random choice of the rows, the same for every variant and seed."""
     chosen = np.sort(np.random.default_rng(0).permutation(len(rows))[: options.limit]).tolist()
-    measured = []
+    measured, spent = [], 0.0
     for first in tqdm(range(0, len(chosen), IMAGES_PER_BATCH), desc="measure"):
         batch = [rows[index] for index in chosen[first : first + IMAGES_PER_BATCH]]
+        started = time.process_time()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            predictions = predict(pipeline, batch, options.num_masks, options.sampling_steps, seed=0)
+            predictions = list(predict(pipeline, batch, options.num_masks, options.sampling_steps, seed=0))
+        spent += time.process_time() - started
         measured += [measure_row(row, options.num_masks, 0, own) for row, own in zip(batch, predictions, strict=True)]
-    return summarize(measured, options.num_masks)
+    return summarize(measured, options.num_masks) | {"sampling_core_seconds": spent / len(chosen) / options.num_masks}
 
 
 def run(changes: dict, name: str, seed: int, data: tuple, options: argparse.Namespace) -> dict:
@@ -94,14 +105,13 @@ def run(changes: dict, name: str, seed: int, data: tuple, options: argparse.Name
     results = folder / "results.json"
     if not results.exists():
         preset = vars(parse_config(["--config", str(options.config)])) | changes
-        preset |= {
-            "output_dir": str(work),
-            "unet_steps": options.steps,
-            "seed": seed,
-            "batch_size": options.batch_size,
-        }
+        preset |= {"output_dir": str(work), "seed": seed}
+        preset |= {"unet_steps": options.steps, "batch_size": options.batch_size}
         preset |= {"mask_vae_steps": 400, "validation_every": options.steps, "symmetries": 1, "resume": True}
-        measured = measure(train(Config(**preset), splits, folder), rows, options)
+        space = pixel_space if preset["unet"] == UNET else latent_space
+        measured = measure(train(Config(**preset), splits, space, folder), rows, options)
+        hours = json.loads((folder / "unet" / "summary.json").read_text())["cpu_hours"]
+        measured["training_core_seconds"] = 3600 * hours
         results.write_text(json.dumps(measured, indent=2) + "\n")
     return json.loads(results.read_text())
 
@@ -109,6 +119,7 @@ def run(changes: dict, name: str, seed: int, data: tuple, options: argparse.Name
 def summary(runs: list[dict]) -> dict:
     """Mean and standard deviation over runs of what the runs measured."""
     entries = {name: [run["metrics"][name]["value"] for run in runs if name in run["metrics"]] for name in MEASURES}
+    entries |= {name: [run[name] for run in runs if name in run] for name in COSTS}
     return {"runs": len(runs)} | {
         name: {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1)) if len(values) > 1 else None}
         for name, values in entries.items()

@@ -5,6 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+from medseglatdiff.data import load_split, one_hot
+from medseglatdiff.phantom import phantom_rows
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
@@ -40,3 +44,18 @@ def test_every_ablation_changes_known_settings():
     known = set(parse_config([]).__dataclass_fields__)
     for variants in ablations.ABLATIONS.values():
         assert set().union(*variants.values()) <= known and len(variants) >= 2
+
+
+def test_pixels_stand_in_for_latents(tmp_path):
+    rows = list(phantom_rows(4, size=32, seed=0))
+    split = load_split(rows, 1, 32)
+    config = parse_config(["--sample-size", "32", "--mixed-precision", "no", "--unet-steps", "1", "--batch-size", "2"])
+    unet = {"block_out_channels": [16, 32], "attention": [False, True], "layers_per_block": 1}
+    config = type(config)(**{**vars(config), "unet": unet, "validation_images": 1})
+    pipeline = ablations.train(config, (split, split), ablations.pixel_space, tmp_path)
+    masks = one_hot(split.labels.long(), 1)
+    assert torch.equal(pipeline.mask_vae.decode(pipeline.mask_vae.encode(masks)).argmax(dim=1), split.labels.long())
+    latents = pipeline.mask_vae.encode(masks)
+    assert latents.shape == (len(split.labels), 1, 32, 32)
+    assert abs(latents.mean()) < 1e-4 and latents.std().item() == pytest.approx(1, abs=1e-2)
+    assert pipeline(rows[0]["image"], num_masks=2, num_inference_steps=2).masks[0].shape == (2, 32, 32)

@@ -45,7 +45,7 @@ def settings() -> dict:
     run = {"step": 1234, "best_score": 0.5, "best_step": 1100, "wall_hours": 1.25, "cpu_hours": 2.5}
     return {
         "config": dataclasses.asdict(Config()),
-        "stages": {"mask_vae": run, "image_vae": run, "unet": {**run, "step": 5678}},
+        "stages": {"mask_vae": run, "image_vae": run, "unet": {**run, "step": 5678}, "energy": {**run, "step": 910}},
         "rows": {"train": 9641, "validation": 1410},
         "num_processes": 2,
         "hardware": "test CPU, 2 threads",
@@ -118,6 +118,7 @@ def test_tables_hold_the_numbers_of_the_results(card, results):
     always_empty = results["degenerate"]["always_empty"]["ged"]["value"]
     assert f"| always empty | {always_empty:.3f} [" in parts["Against predictors that need no model"]
     assert "| denoiser | 5,678 | 32 | 0.0005 | 1,100 | 1.25 | 2.50 |" in parts["Training"]
+    assert "| sampler, by the energy score | 910 | 16 | 0.0002 | 1,100 | 1.25 | 2.50 |" in parts["Training"]
     assert "9,641 training and 1,410 validation rows" in parts["Training"]
 
 

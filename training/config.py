@@ -22,6 +22,7 @@ class Config:
     num_classes: int = 1  # foreground classes
     target: str = "random_rater"  # or consensus, the raters' majority: what the U-Net learns to draw
     affine: float = 0.0  # strength of the random zoom, turn and shift of training samples; 0.3 is strong
+    energy_affine: float = 0.1  # likewise, in the stage energy
     stretch: bool = False  # stretch each image to its full range of values, in training and in the pipeline alike
     # run
     output_dir: str = "outputs/phantom"  # checkpoints, logs and, at the end, the pipeline

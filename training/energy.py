@@ -66,9 +66,8 @@ class EnergyStage(DenoiserStage):
         # 1. images, all their raters, noise
         generators = [seeded_generator(self.config.seed, self.salt, position) for position in positions]
         rows = rows_at(positions, len(self.train), self.config.seed)
-        images, raters = self.train.batch_of_raters(
-            rows, generators, self.config.affine
-        )  # [B, C, S, S], B of [R, S, S]
+        # [B, C, S, S], and of each image [R, S, S]
+        images, raters = self.train.batch_of_raters(rows, generators, self.config.energy_affine)
         side = self.config.sample_size // self.mask_vae.downsampling_factor
         shape = (self.config.energy_masks, self.mask_vae.config.latent_channels, side, side)
         noise = torch.cat([randn_tensor(shape, generator=g, device=device) for g in generators])  # [B*M, C, h, w]
@@ -77,7 +76,8 @@ class EnergyStage(DenoiserStage):
         masks = straight_through(self.mask_vae.decode(latents).float().softmax(dim=1))  # [B*M, K, S, S]
         # 3. their score
         scores = []
-        for samples, labels in zip(masks.split(self.config.energy_masks), raters, strict=True):
-            truth = one_hot(labels.to(device), self.config.num_classes)[:, 1:]  # [R, K, S, S]
-            scores.append(energy_score(samples, truth))
+        with torch.autocast(device.type, enabled=False):  # half precision cannot count pixels
+            for samples, labels in zip(masks.split(self.config.energy_masks), raters, strict=True):
+                truth = one_hot(labels.to(device), self.config.num_classes)[:, 1:]  # [R, K, S, S]
+                scores.append(energy_score(samples, truth))
         return torch.stack(scores).mean()

@@ -133,6 +133,12 @@ def training_facts(settings: dict) -> dict[str, str]:
     """How it was trained, from training.json."""
     config, rows = settings["config"], settings["rows"]
     features = " The image encoder starts from ImageNet weights." if config.get("image_encoder") else ""
+    sampler = ""
+    if "energy" in settings["stages"]:
+        sampler = (
+            f" At last the sampler of {config['energy_inference_steps']} steps was trained as a whole: by the energy "
+            f"score, with 1 - IoU as its distance, of {config['energy_masks']} hypotheses an image against all raters."
+        )
     share = config["gradient_accumulation_steps"] * settings["num_processes"]
     weight = config["foreground_weight"]
     summary = (
@@ -141,7 +147,7 @@ def training_facts(settings: dict) -> dict[str, str]:
         f"{config['seed']}. A random rater's mask at every step; the kept weights are the moving average "
         f"(decay {config['ema_decay']}) with the best validation score. Mask loss {config['mask_loss']}, foreground "
         f"weight {'from pixel frequencies' if weight is None else weight}; the denoiser learns "
-        f"{config['scheduler']['prediction_type']}.{features} All settings, versions and the "
+        f"{config['scheduler']['prediction_type']}.{features}{sampler} All settings, versions and the "
         "commit stand in `training.json`."
     )
     head = ["stage", "steps", "images per step", "learning rate", "best step", "wall hours", "CPU core hours"]
