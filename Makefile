@@ -38,4 +38,5 @@ cards: .venv/ready  ## the cards of all pipelines, from the JSON files beside th
 
 results: .venv/ready  ## the results in README.md, from the JSON files in pipelines/ and benchmarks/
 	$(BIN)/python benchmarks/readme_results.py
+	$(BIN)/python benchmarks/ablation_tables.py
 	$(BIN)/python benchmarks/readme_plots.py

@@ -83,18 +83,20 @@ def train(config: Config, splits: tuple, space, folder: Path) -> MedSegLatDiffPi
     return stage.pipeline()
 
 
-def measure(pipeline: MedSegLatDiffPipeline, rows, options: argparse.Namespace) -> dict:
-    """Results of a random choice of the rows, the same for every variant and seed."""
-    chosen = np.sort(np.random.default_rng(0).permutation(len(rows))[: options.limit]).tolist()
+def measure(
+    pipeline: MedSegLatDiffPipeline, rows, limit: int, num_masks: int, steps: int, noise: str = "fresh"
+) -> dict:
+    """Results of a random choice of the rows, the same for every pipeline, and what a mask costs."""
+    chosen = np.sort(np.random.default_rng(0).permutation(len(rows))[:limit]).tolist()
     measured, spent = [], 0.0
-    for first in tqdm(range(0, len(chosen), IMAGES_PER_BATCH), desc="measure"):
+    for first in tqdm(range(0, len(chosen), IMAGES_PER_BATCH), desc=f"{steps} steps, {noise} noise"):
         batch = [rows[index] for index in chosen[first : first + IMAGES_PER_BATCH]]
         started = time.process_time()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            predictions = list(predict(pipeline, batch, options.num_masks, options.sampling_steps, seed=0))
+            predictions = list(predict(pipeline, batch, num_masks, steps, seed=0, noise=noise))
         spent += time.process_time() - started
-        measured += [measure_row(row, options.num_masks, 0, own) for row, own in zip(batch, predictions, strict=True)]
-    return summarize(measured, options.num_masks) | {"sampling_core_seconds": spent / len(chosen) / options.num_masks}
+        measured += [measure_row(row, num_masks, 0, own) for row, own in zip(batch, predictions, strict=True)]
+    return summarize(measured, num_masks) | {"sampling_core_seconds": spent / len(chosen) / num_masks}
 
 
 def run(changes: dict, name: str, seed: int, data: tuple, options: argparse.Namespace) -> dict:
@@ -109,7 +111,8 @@ def run(changes: dict, name: str, seed: int, data: tuple, options: argparse.Name
         preset |= {"unet_steps": options.steps, "batch_size": options.batch_size}
         preset |= {"mask_vae_steps": 400, "validation_every": options.steps, "symmetries": 1, "resume": True}
         space = pixel_space if preset["unet"] == UNET else latent_space
-        measured = measure(train(Config(**preset), splits, space, folder), rows, options)
+        pipeline = train(Config(**preset), splits, space, folder)
+        measured = measure(pipeline, rows, options.limit, options.num_masks, options.sampling_steps)
         hours = json.loads((folder / "unet" / "summary.json").read_text())["cpu_hours"]
         measured["training_core_seconds"] = 3600 * hours
         results.write_text(json.dumps(measured, indent=2) + "\n")

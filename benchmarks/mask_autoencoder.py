@@ -82,16 +82,18 @@ def measure(decoded: np.ndarray, masks: np.ndarray) -> dict[str, dict]:
     measures = {}
     for stratum, limit in STRATA.items():
         chosen = table[areas <= limit]
-        values = dict(zip(("dice", "iou", "missed"), chosen.mean(axis=0).tolist(), strict=True))
-        measures[stratum] = {"masks": len(chosen), **values}
+        means = chosen.mean(axis=0).tolist() if len(chosen) else [None] * 3
+        measures[stratum] = {"masks": len(chosen), **dict(zip(("dice", "iou", "missed"), means, strict=True))}
     return measures
 
 
 def over_runs(tables: list[dict[str, dict]]) -> dict[str, dict]:
     """Means of all measures over runs from different seeds, and the standard deviation of Dice where there are
-    several."""
+    several; strata without masks are left out."""
     means = {}
     for stratum, first in tables[0].items():
+        if not first["masks"]:
+            continue
         means[stratum] = {name: float(np.mean([table[stratum][name] for table in tables])) for name in first}
         means[stratum]["masks"] = first["masks"]
         if len(tables) > 1:

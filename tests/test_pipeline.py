@@ -12,7 +12,6 @@ from diffusers import DDPMScheduler, DiffusionPipeline, DPMSolverMultistepSchedu
 
 from medseglatdiff import MedSegLatDiffPipeline
 from medseglatdiff.aggregation import aggregate, binary_entropy, calibrate
-from medseglatdiff.augmentation import dihedral, undo_dihedral
 
 
 def seeded(count: int) -> list[torch.Generator]:
@@ -190,24 +189,6 @@ def test_pil_path_and_tensor_agree(pipeline, tmp_path):
     inputs = [array, PIL.Image.fromarray(array), tmp_path / "image.png", torch.from_numpy(array)[None]]
     results = [pipeline(entry, generator=seeded(1)).masks[0] for entry in inputs]
     assert all(np.array_equal(results[0], result) for result in results[1:])
-
-
-def test_symmetries_take_turns():
-    """Hypothesis m sees the image under symmetry m % 8 and is turned back: the same as turning the image by hand."""
-    pipeline, plain = tiny_pipeline(symmetries=8), tiny_pipeline()
-    image = torch.rand(1, 32, 32, generator=torch.Generator().manual_seed(0))  # [1, S, S]
-    latents = torch.randn(9, 1, 8, 8, generator=torch.Generator().manual_seed(1))  # [M, C, h, w]
-    masks = pipeline(image, num_masks=9, latents=latents, output_type="pt").masks[0]  # [M, S, S]
-    for index in range(9):
-        turned = dihedral(image, index % 8)
-        alone = plain(turned, num_masks=1, latents=latents[index : index + 1], output_type="pt").masks[0]  # [1, S, S]
-        assert torch.equal(undo_dihedral(alone, index % 8)[0], masks[index])
-    assert len({mask.numpy().tobytes() for mask in masks}) > 1
-
-
-def test_symmetries_are_checked():
-    with pytest.raises(ValueError, match="`symmetries` must be 1, 2, 4 or 8, but was 3"):
-        tiny_pipeline(symmetries=3)
 
 
 CALIBRATION = {"shares": [0.0, 0.25, 1.0], "confidences": [0.0, 0.5, 0.8]}

@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import ablation_tables  # noqa: E402
 import readme_results  # noqa: E402
 
 
@@ -20,6 +21,15 @@ def test_results_are_current(tmp_path, monkeypatch):
     monkeypatch.setattr(readme_results, "ROOT", tmp_path)
     readme_results.main()
     assert (tmp_path / "README.md").read_text() == text, "run `make results`"
+
+
+def test_ablations_are_current(tmp_path, monkeypatch):
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "ablations").symlink_to(ROOT / "benchmarks" / "ablations")
+    monkeypatch.setattr(ablation_tables, "ROOT", tmp_path)
+    ablation_tables.main()
+    text = (tmp_path / "benchmarks" / "ABLATIONS.md").read_text()
+    assert text == (ROOT / "benchmarks" / "ABLATIONS.md").read_text(), "run `make results`"
 
 
 def test_snippet_runs(monkeypatch):

@@ -88,6 +88,7 @@ class Config:
     # defaults of the pipeline
     default_num_masks: int = 8
     default_num_inference_steps: int = 10
+    antithetic: bool = False  # half of the hypotheses start from the others' noise with the sign turned
     symmetries: int = 1  # of the square, under which the pipeline looks at an image in turn; 8: all
 
     def __post_init__(self):

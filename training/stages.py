@@ -209,6 +209,7 @@ class DenoiserStage(Stage):
             default_num_inference_steps=self.num_inference_steps,
             stretch=self.config.stretch,
             symmetries=self.config.symmetries,
+            antithetic=self.config.antithetic,
         )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline

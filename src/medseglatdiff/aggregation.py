@@ -74,3 +74,14 @@ def to_pil(array: np.ndarray) -> PIL.Image.Image | list[PIL.Image.Image]:
     if array.dtype == np.uint8:
         return PIL.Image.fromarray(array)
     return PIL.Image.fromarray((array.astype(np.float32) * 255).round().astype(np.uint8))
+
+
+def convert(labels, confidence, uncertainty, consensus, num_classes: int, output_type: str) -> tuple:
+    """One image's results as the pipeline's `output_type` wants them; binary masks lose their dimension of classes."""
+    if num_classes == 1:
+        labels, consensus = labels.bool(), consensus.bool()  # [M, H, W], [H, W]
+        confidence, uncertainty = confidence[0], uncertainty[0]  # [H, W], [H, W]
+    if output_type == "pt":
+        return labels, confidence, uncertainty, consensus
+    arrays = tuple(value.cpu().numpy() for value in (labels, confidence, uncertainty, consensus))
+    return arrays if output_type == "np" else tuple(to_pil(array) for array in arrays)

@@ -9,7 +9,7 @@ from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
-from .aggregation import aggregate, check_calibration, to_pil
+from .aggregation import aggregate, check_calibration, convert
 from .augmentation import dihedral, undo_dihedral
 from .autoencoder import MedSegLatDiffVAE
 from .image_encoder import MedSegLatDiffImageEncoder
@@ -54,6 +54,9 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
             first, for checkpoints that were trained on such images.
         symmetries (`int`, *optional*, defaults to 1): under how many of the square's eight symmetries an image is
             looked at, in turn, one per hypothesis; each hypothesis is turned back. 1 leaves every image as it is.
+        antithetic (`bool`, *optional*, defaults to `False`): whether the second half of an image's hypotheses starts
+            from the first half's noise with the sign turned. Each is as likely as before; their mean varies less
+            (Hammersley & Morton 1956).
         calibration (`dict`, *optional*): for `aggregation.calibrate`; `None`: the share is the confidence.
     """
 
@@ -71,6 +74,7 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
         threshold: float = 0.5,
         stretch: bool = False,
         symmetries: int = 1,
+        antithetic: bool = False,
         calibration: dict | None = None,
     ):
         super().__init__()
@@ -95,6 +99,7 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
             threshold=threshold,
             stretch=stretch,
             symmetries=symmetries,
+            antithetic=antithetic,
             calibration=calibration,
         )
 
@@ -139,9 +144,10 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
     def prepare_latents(self, num_images: int, num_masks: int, generator) -> torch.Tensor:
         """Standard normal latents, `(B*M, C, h, w)`, drawn image by image from its generator."""
         generators = generator if isinstance(generator, list) else [generator] * num_images
-        shape = (num_masks, *self._latent_shape())
+        count = (num_masks + 1) // 2 if self.config.antithetic else num_masks
         options = dict(device=self._execution_device, dtype=self.unet.dtype)
-        return torch.cat([randn_tensor(shape, generator=entry, **options) for entry in generators])  # [B*M, C, h, w]
+        draws = [randn_tensor((count, *self._latent_shape()), generator=entry, **options) for entry in generators]
+        return torch.cat([torch.cat([draw, -draw])[:num_masks] for draw in draws])  # [B*M, C, h, w]
 
     def step_generators(self, num_images: int, num_masks: int, generator) -> list[torch.Generator] | None:
         """One generator per hypothesis for schedulers that add noise at each step: batching then changes nothing."""
@@ -237,14 +243,6 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
             results.append((labels, *aggregate(labels, self.num_classes, config.threshold, config.calibration)))
         # 7. output
         self.maybe_free_model_hooks()
-        columns = [list(column) for column in zip(*(self._convert(*r, output_type) for r in results), strict=True)]
+        outputs = [convert(*result, self.num_classes, output_type) for result in results]
+        columns = [list(column) for column in zip(*outputs, strict=True)]
         return MedSegLatDiffPipelineOutput(*columns) if return_dict else tuple(columns)
-
-    def _convert(self, labels, confidence, uncertainty, consensus, output_type) -> tuple:
-        if self.num_classes == 1:
-            labels, consensus = labels.bool(), consensus.bool()  # [M, H, W], [H, W]
-            confidence, uncertainty = confidence[0], uncertainty[0]  # [H, W], [H, W]
-        if output_type == "pt":
-            return labels, confidence, uncertainty, consensus
-        arrays = tuple(value.cpu().numpy() for value in (labels, confidence, uncertainty, consensus))
-        return arrays if output_type == "np" else tuple(to_pil(array) for array in arrays)

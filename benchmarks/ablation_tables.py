@@ -1,0 +1,104 @@
+"""Writes benchmarks/ABLATIONS.md from the JSON files in benchmarks/ablations/: part of `make results`."""
+
+import json
+from pathlib import Path
+
+from readme_results import ROOT, table
+
+TITLES = {
+    "mask-autoencoder": "The mask autoencoder: its loss, bottleneck, channels and factor",
+    "target": "A random rater's mask against the consensus as the target",
+    "encoder-training": "Image encoder trained on with the U-Net, or frozen",
+    "condition": "Image autoencoder or ImageNet features as the condition",
+    "prediction": "What the U-Net predicts",
+    "latents": "Latents scaled to unit variance, or as they come",
+    "space": "Diffusion over latents against pixels",
+    "augmentation": "Random zoom, turn and shift beside the square's symmetries",
+    "sampling": "Steps, masks and noise",
+}
+MEASURES = {
+    "dice": "Dice",
+    "ged": "GED",
+    "ged_unbiased": "GED, unbiased",
+    "hm_iou": "HM-IoU",
+    "diversity": "diversity",
+    "ece_band": "calibration error, uncertain pixels",
+}
+COSTS = {"training_core_seconds": "training, core s", "sampling_core_seconds": "a mask, core s"}
+NUMBER = "{:.3f}".format
+
+
+def spread(entry: dict) -> str:
+    """Mean ± standard deviation over runs."""
+    return NUMBER(entry["mean"]) + (f" ± {entry['std']:.3f}" if entry["std"] is not None else "")
+
+
+def training_table(results: dict) -> list[str]:
+    """Variants of a training setting: a line each."""
+    variants = results["variants"]
+    shown = {name: text for name, text in (MEASURES | COSTS).items() if all(name in v for v in variants.values())}
+    rows = [[label, str(entry["runs"]), *(spread(entry[name]) for name in shown)] for label, entry in variants.items()]
+    what = (
+        f"{results['num_images']} images of the {results['split']} split, {results['num_masks']} masks, "
+        f"{results['sampling_steps']} steps; `{results['preset']}` with {results['steps']} steps of the U-Net of "
+        f"{results['batch_size']} images. Mean ± standard deviation over runs from different seeds."
+    )
+    return [what, "", *table(["variant", "runs", *shown.values()], rows)]
+
+
+def autoencoder_table(results: dict) -> list[str]:
+    """Variants of the mask autoencoder: Dice and missed objects by size."""
+    strata = [name for name in next(iter(results["variants"].values())) if name != "all"]
+    columns = [(name, measure) for name in strata for measure in ("dice", "missed")]
+    rows = []
+    for label, row in results["variants"].items():
+        std = f" ± {row['all']['dice_std']:.4f}" if "dice_std" in row["all"] else ""
+        parts = [f"{row[name][m]:.2%}" if m == "missed" else NUMBER(row[name][m]) for name, m in columns]
+        rows.append([label, f"{row['all']['dice']:.4f}{std}", f"{row['all']['iou']:.4f}", *parts])
+    first = next(iter(results["variants"].values()))
+    counts = ", ".join(f"{first[name]['masks']} of {name}" for name in strata)
+    what = (
+        f"{first['all']['masks']} non-empty masks of the {results['split']} split ({counts}); {results['steps']} "
+        f"steps of {results['batch_size']} masks; means over {results['runs']} seeds."
+    )
+    head = ["variant", "Dice", "IoU", *(f"{'Dice' if m == 'dice' else 'missed'}, {name}" for name, m in columns)]
+    return [what, "", *table(head, rows)]
+
+
+def sampling_table(results: dict) -> list[str]:
+    """One pipeline under other numbers of steps, other noise and fewer masks."""
+    entries = {f"{steps} steps": entry for steps, entry in results["by_steps"].items()}
+    entries |= {f"{results['default_steps']} steps, {n} noise": entry for n, entry in results["by_noise"].items()}
+    first = next(iter(entries.values()))
+    shown = {name: text for name, text in (MEASURES | COSTS).items() if name in first}
+    rows = [[label, *(NUMBER(entry[name]) for name in shown)] for label, entry in entries.items()]
+    default = results["by_steps"].get(str(results["default_steps"]), first)["by_num_masks"]
+    fewer = [[count, *(NUMBER(value) for value in block.values())] for count, block in default.items()]
+    names = [MEASURES[name] for name in next(iter(default.values()))]
+    what = f"{results['num_images']} images of the {results['split']} split, {results['num_masks']} masks, seed 0."
+    by_masks = f"By number of masks, {results['default_steps']} steps:"
+    return [what, "", *table(["sampling", *shown.values()], rows), "", by_masks, "", *table(["masks", *names], fewer)]
+
+
+def section(path: Path, kind: str) -> list[str]:
+    """One results file: which data, the command, its table."""
+    results = json.loads(path.read_text())
+    make = {"mask-autoencoder": autoencoder_table, "sampling": sampling_table}.get(kind, training_table)
+    return [f"### {path.stem.removeprefix(kind + '-')}", "", f"`{results['command']}`", "", *make(results), ""]
+
+
+def main():
+    lines = ["# Ablations", "", "Written by `make results` from the JSON files in `ablations/`.", ""]
+    for kind, title in TITLES.items():
+        paths = sorted((ROOT / "benchmarks" / "ablations").glob(f"{kind}-*.json"))
+        lines += [f"## {title}", ""] if paths else []
+        for path in paths:
+            lines += section(path, kind)
+    out = ROOT / "benchmarks" / "ABLATIONS.md"
+    partial = out.with_suffix(".partial")
+    partial.write_text("\n".join(lines))
+    partial.rename(out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""What sampling is worth: numbers of steps and of masks, and whether the model uses its noise at all.
+
+    python benchmarks/sampling.py --pipeline pipelines/medseglatdiff-lidc-idri --dataset data/lidc-idri
+
+Measured on a random choice of the validation split. "Same" noise is one draw for all images, "zero" none: a model that
+did not need its noise would not change, one that lives on it gives one mask again and again without. Results:
+`benchmarks/ablations/sampling-NAME.json`, with NAME the pipeline's folder unless `--name` says otherwise.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+
+from ablations import MEASURES, ROOT, measure
+
+from medseglatdiff import MedSegLatDiffPipeline
+from medseglatdiff.data import open_split
+
+sys.path.append(str(ROOT / "training"))
+
+from provenance import git_commit, hardware, versions  # noqa: E402
+
+NOISES = ("same", "zero")
+
+
+def shortened(measured: dict) -> dict:
+    """The measures that are compared, and what fewer masks would have given."""
+    values = {name: measured["metrics"][name]["value"] for name in MEASURES if name in measured["metrics"]}
+    fewer = {
+        count: {name: entry["value"] for name, entry in block.items()}
+        for count, block in measured["by_num_masks"].items()
+    }
+    return values | {"sampling_core_seconds": measured["sampling_core_seconds"], "by_num_masks": fewer}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pipeline", type=Path, required=True)
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--name", help="of the results file")
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 10, 25, 50])
+    parser.add_argument("--num-masks", type=int, default=32)
+    parser.add_argument("--limit", type=int, default=60, help="validation images")
+    options = parser.parse_args()
+    pipeline = MedSegLatDiffPipeline.from_pretrained(options.pipeline)
+    pipeline.set_progress_bar_config(disable=True)
+    rows, default = open_split(options.dataset, "validation"), pipeline.config.default_num_inference_steps
+    results = {"command": f"python benchmarks/sampling.py {shlex.join(sys.argv[1:])}", "split": "validation"}
+    results |= {"num_images": options.limit, "num_masks": options.num_masks, "seed": 0, "default_steps": default}
+    results |= {"device": hardware(), "versions": versions(), "git_commit": git_commit(), "by_steps": {}}
+    for steps in options.steps:
+        measured = measure(pipeline, rows, options.limit, options.num_masks, steps)
+        results["by_steps"][str(steps)] = shortened(measured)
+    results["by_noise"] = {
+        noise: shortened(measure(pipeline, rows, options.limit, options.num_masks, default, noise)) for noise in NOISES
+    }
+    out = ROOT / "benchmarks" / "ablations" / f"sampling-{options.name or options.pipeline.name}.json"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps(results, indent=2) + "\n")
+    for label, entry in (results["by_steps"] | results["by_noise"]).items():
+        print(label, {name: round(value, 4) for name, value in entry.items() if isinstance(value, float)})
+
+
+if __name__ == "__main__":
+    main()
