@@ -3,7 +3,8 @@
     python benchmarks/sampling.py --pipeline pipelines/medseglatdiff-lidc-idri --dataset data/lidc-idri
 
 Measured on a random choice of the validation split. "Same" noise is one draw for all images, "zero" none: a model that
-did not need its noise would not change, one that lives on it gives one mask again and again without. Results:
+did not need its noise would not change, one that lives on it gives one mask again and again without. "Independent" and
+"antithetic" noise are both there whatever the pipeline's own way is. Results:
 `benchmarks/ablations/sampling-NAME.json`, with NAME the pipeline's folder unless `--name` says otherwise.
 """
 
@@ -56,6 +57,9 @@ def main():
     results["by_noise"] = {
         noise: shortened(measure(pipeline, rows, options.limit, options.num_masks, default, noise)) for noise in NOISES
     }
+    for way in ("independent", "antithetic"):
+        pipeline.register_to_config(antithetic=way == "antithetic")
+        results["by_noise"][way] = shortened(measure(pipeline, rows, options.limit, options.num_masks, default))
     out = ROOT / "benchmarks" / "ablations" / f"sampling-{options.name or options.pipeline.name}.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(results, indent=2) + "\n")

@@ -170,3 +170,11 @@ def test_committed_card_is_current(folder):
     assert repo_id == f"pipelines/{folder.name}" or re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id)
     assert written == str(folder_card(folder, repo_id))
     assert all((folder / picture).is_file() for picture in re.findall(r"!\[.+\]\((.+)\)", written))
+
+
+def test_antithetic_masks_are_told(results, settings, dataset_card):
+    told = "Half of the masks start from the others' noise"
+    options = dict(repo_id="tester/nodules", dataset_card=dataset_card)
+    for antithetic in (False, True):
+        card = model_card(tiny_pipeline(), settings, {**results, "antithetic": antithetic}, **options)
+        assert (told in str(card)) == antithetic

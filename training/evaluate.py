@@ -195,6 +195,7 @@ def main(arguments: list[str] | None = None):
     if pipeline:
         results["num_inference_steps"] = steps_list[-1]
         results["scheduler"] = type(pipeline.scheduler).__name__
+        results["antithetic"] = pipeline.config.antithetic
     results |= list(by_steps.values())[-1] | circumstances(accelerator)
     if len(by_steps) > 1:
         results["by_steps"] = by_steps
