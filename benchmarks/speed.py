@@ -53,32 +53,37 @@ def measure_training(options: argparse.Namespace) -> dict:
     """Images per second of one stage's forward pass, backward pass and optimiser step, batches included."""
     from config import parse_config
     from diffusers import DDIMScheduler
+    from energy import EnergyStage
     from stages import DenoiserStage, ImageAutoencoderStage, MaskAutoencoderStage
 
+    from medseglatdiff import MedSegLatDiffPipeline
     from medseglatdiff.data import load_split, open_split
 
     config = parse_config(["--config", str(options.config)])
     split = load_split(open_split("phantom", "train", config.sample_size), config.num_channels, config.sample_size)
     mask_stage, image_stage = MaskAutoencoderStage(config, split, split), ImageAutoencoderStage(config, split, split)
     stage = {"mask_vae": mask_stage, "image_vae": image_stage}.get(options.measure)
-    if stage is None:
+    if options.measure == "energy":
+        stage = EnergyStage(config, split, split, MedSegLatDiffPipeline.from_pretrained(options.pipeline))
+    elif stage is None:
         scheduler = DDIMScheduler(**config.scheduler)
         stage = DenoiserStage(config, split, split, mask_stage.module, image_stage.module, scheduler)
     parameters = [parameter for parameter in stage.module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters)
     stage.module.train()
+    batch_size = config.energy_batch_size if options.measure == "energy" else config.batch_size
     for step in range(MEASURED_STEPS + 2):
         if step == 2:
             start = time.perf_counter()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = stage.loss(stage.module, range(step * config.batch_size, (step + 1) * config.batch_size), "cpu")
+            loss = stage.loss(stage.module, range(step * batch_size, (step + 1) * batch_size), "cpu")
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     seconds = time.perf_counter() - start
     return {
-        "images_per_second": MEASURED_STEPS * config.batch_size / seconds,
-        "batch_size": config.batch_size,
+        "images_per_second": MEASURED_STEPS * batch_size / seconds,
+        "batch_size": batch_size,
         "trained_parameters": sum(parameter.numel() for parameter in parameters),
         "peak_memory_gb": peak_bytes() / 1e9,
     }
@@ -88,14 +93,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pipeline", type=Path, default=ROOT / "pipelines" / "medseglatdiff-lidc-idri")
     parser.add_argument("--config", type=Path, default=ROOT / "training" / "configs" / "lidc_idri.json")
-    parser.add_argument("--measure", choices=("sampling", "mask_vae", "image_vae", "unet"), help="in this process")
+    parser.add_argument(
+        "--measure", choices=("sampling", "mask_vae", "image_vae", "unet", "energy"), help="in this process"
+    )
     options = parser.parse_args()
     if options.measure:
         measure = measure_sampling if options.measure == "sampling" else measure_training
         print(json.dumps(measure(options)))
         return
     results = {"cpu_cores": os.cpu_count(), "torch_threads": torch.get_num_threads(), "torch": torch.__version__}
-    for name in ("sampling", "mask_vae", "image_vae", "unet"):
+    for name in ("sampling", "mask_vae", "image_vae", "unet", "energy"):
         command = [sys.executable, __file__, "--measure", name, "--pipeline", str(options.pipeline)]
         output = subprocess.run([*command, "--config", str(options.config)], check=True, stdout=subprocess.PIPE).stdout
         results[name] = json.loads(output.splitlines()[-1])
