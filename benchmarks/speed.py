@@ -19,6 +19,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "training"))
 MEASURED_STEPS = 12
+MEASUREMENTS = ("sampling", "mask_vae", "image_vae", "unet", "energy")
 
 
 def peak_bytes() -> int:
@@ -102,7 +103,7 @@ def main():
         print(json.dumps(measure(options)))
         return
     results = {"cpu_cores": os.cpu_count(), "torch_threads": torch.get_num_threads(), "torch": torch.__version__}
-    for name in ("sampling", "mask_vae", "image_vae", "unet", "energy"):
+    for name in MEASUREMENTS:
         command = [sys.executable, __file__, "--measure", name, "--pipeline", str(options.pipeline)]
         output = subprocess.run([*command, "--config", str(options.config)], check=True, stdout=subprocess.PIPE).stdout
         results[name] = json.loads(output.splitlines()[-1])
