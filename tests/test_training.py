@@ -101,6 +101,26 @@ def test_resume_after_kill_equals_an_uninterrupted_run(trained, tmp_path):
     assert [name for name in expected if not torch.equal(expected[name], actual[name])] == []
 
 
+def test_energy_stage_trains_another_pipeline_on(trained, tmp_path):
+    options = {"stage": "energy", "start_from": str(trained / "pipeline"), "energy_inference_steps": 3}
+    main(Config(**{**TINY, **options, "output_dir": str(tmp_path)}))
+    before, after = weights(trained), weights(tmp_path)
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert before.keys() == after.keys() and changed == {"unet", "image_encoder"}
+    index = json.loads((tmp_path / "pipeline" / "model_index.json").read_text())
+    assert index["default_num_inference_steps"] == 3
+    stages = json.loads((tmp_path / "pipeline" / "training.json").read_text())["stages"]
+    assert list(stages) == ["mask_vae", "image_vae", "unet", "energy"] and stages["energy"]["step"] == 2
+    others = stages["unet"]["other_settings"]
+    assert others["energy_inference_steps"] == 2 and others["output_dir"] == str(trained) and "seed" not in others
+
+
+def test_energy_stage_refuses_a_pipeline_of_another_size(trained, tmp_path):
+    options = {"stage": "energy", "start_from": str(trained / "pipeline"), "sample_size": 64}
+    with pytest.raises(ValueError, match="`start_from` must have 1 classes at 64 pixels, but has 1 at 32"):
+        main(Config(**{**TINY, **options, "output_dir": str(tmp_path)}))
+
+
 def gradients(checkpoint: Path) -> list[torch.Tensor]:
     """Adam's first moments: after two steps .09 of the first gradient plus .1 of the second."""
     state = torch.load(checkpoint / "optimizer.bin", weights_only=True)["state"]

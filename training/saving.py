@@ -58,6 +58,19 @@ def save_atomically(model: ModelMixin | DiffusionPipeline, folder: Path):
     state.wait_for_everyone()
 
 
+def earlier_stages(pipeline: Path | str, config: Config) -> dict[str, dict]:
+    """Summaries of the stages that made a pipeline, from its training.json; none where it has no such file.
+
+    Settings that were others than those of `config` stand beside them as `other_settings`.
+    """
+    record = Path(pipeline) / "training.json"
+    if not record.is_file():
+        return {}
+    earlier, now = json.loads(record.read_text()), json.loads(json.dumps(dataclasses.asdict(config)))
+    others = {name: value for name, value in earlier["config"].items() if now.get(name) != value}
+    return {name: {"other_settings": others, **run} for name, run in earlier["stages"].items()}
+
+
 def save_pipeline(
     pipeline: DiffusionPipeline, config: Config, folder: Path, rows: dict[str, int], earlier: dict | None = None
 ):

@@ -9,7 +9,6 @@ loads.
 """
 
 import dataclasses
-import json
 import math
 import os
 import time
@@ -24,7 +23,7 @@ from diffusers.training_utils import EMAModel
 from energy import EnergyStage
 from publishing import Publisher
 from safetensors.torch import load_file, save_file
-from saving import checkpoints, save_atomically, save_checkpoint, save_pipeline, write_json
+from saving import checkpoints, earlier_stages, save_atomically, save_checkpoint, save_pipeline, write_json
 from stages import DenoiserStage, ImageAutoencoderStage, MaskAutoencoderStage, Stage
 from tqdm import tqdm
 
@@ -193,13 +192,11 @@ def load_image_encoder(config: Config, factor: int) -> MedSegLatDiffVAE | MedSeg
 
 def train_energy(config: Config, train, validation, start: Path | str, publisher: Publisher | None):
     """Trains the sampler of the pipeline at `start` on, and saves it as the run's pipeline."""
-    pipeline = MedSegLatDiffPipeline.from_pretrained(start, torch_dtype=torch.float32).to(PartialState().device)
+    pipeline = MedSegLatDiffPipeline.from_pretrained(start).to(PartialState().device)
     stage = EnergyStage(config, train, validation, pipeline)
     fit(stage, config, config.energy_steps, config.energy_learning_rate, config.energy_batch_size, publisher)
-    record = Path(start) / "training.json"
-    earlier = json.loads(record.read_text())["stages"] if record.is_file() else {}
     rows = {"train": len(train), "validation": len(validation)}
-    save_pipeline(stage.pipeline(), config, Path(config.output_dir) / "pipeline", rows, earlier)
+    save_pipeline(stage.pipeline(), config, Path(config.output_dir) / "pipeline", rows, earlier_stages(start, config))
 
 
 def main(config: Config):
