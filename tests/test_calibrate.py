@@ -32,25 +32,44 @@ def test_pixels_are_counted_by_the_masks_that_hold_them(calibrate_module):
     assert calibrate_module.count_held(masks, raters).tolist() == [[2, 1, 1], [0.5, 0.5, 1]]
 
 
-def test_fit_is_isotonic_pins_the_empty_end_and_keeps_the_majority(calibrate_module):
+def test_fit_is_isotonic_and_pins_the_empty_end(calibrate_module):
     counts = np.array([[1000, 10, 10, 10, 20], [50, 4, 2, 6, 16]], float)  # frequencies .05, .4, .2, .6, .8
-    calibration, threshold = calibrate_module.fit(counts)
+    calibration = calibrate_module.fit(counts)
     assert calibration["shares"] == [0, 0.25, 0.5, 0.75, 1]
     assert calibration["confidences"] == pytest.approx([0, 0.3, 0.3, 0.6, 0.8], abs=1e-3)
     confidence = calibrate(torch.tensor(calibration["shares"]), calibration)
-    assert (confidence >= threshold).tolist() == [False, False, True, True, True]
+    assert (confidence.diff() > 0).all()  # every number of hypotheses keeps a threshold of its own
 
 
 def test_groups_that_agree_calibrate_and_groups_that_differ_do_not(calibrate_module):
     overconfident = np.array([[100, 10, 10, 10, 20], [0, 1, 3, 5, 12]], float)
     before, after = calibrate_module.cross_validate({str(group): overconfident for group in range(4)})
-    confidences = np.array(calibrate_module.fit(overconfident)[0]["confidences"])
+    confidences = np.array(calibrate_module.fit(overconfident)["confidences"])
     assert after == pytest.approx(calibrate_module.brier_sum(overconfident, confidences) / 150) and after < before
     never = np.array([[100, 10, 10, 10, 10], [0, 0, 0, 0, 0]], float)
     always = np.array([[100, 10, 10, 10, 10], [0, 10, 10, 10, 10]], float)
     before, after = calibrate_module.cross_validate({"never": never, "always": always})
     assert after > before  # each learns the other's ways: 40 pixels wholly wrong in both
     assert after == pytest.approx(80 / 280, rel=0.01)
+
+
+def test_dice_by_number_of_hypotheses(calibrate_module):
+    masks = np.array([[[1, 1, 0, 0]], [[1, 0, 0, 0]]], bool)
+    raters = np.array([[[1, 0, 0, 0]]], bool)
+    assert calibrate_module.dice_by_number(masks, raters) == pytest.approx([2 / 3, 1])
+
+
+def test_consensus_asks_for_fewer_hypotheses_where_that_finds_lesions_at_no_cost(calibrate_module):
+    generator = np.random.default_rng(0)
+    groups, non_empty = [str(index) for index in range(40)], np.arange(40) % 2 == 0
+    scores = np.full((40, 4), 0.5) + generator.normal(0, 0.01, (40, 1))
+    scores[non_empty, 0], scores[~non_empty, 0] = 0.9, 0.0  # finds most, at a cost
+    scores[non_empty, 1], scores[~non_empty, 1] = 0.6, 0.4 + generator.normal(0, 0.05, 20)  # majority: 2 of 4
+    scores[non_empty, 2] = 0.3
+    assert calibrate_module.choose_number(scores, non_empty, groups) == 2
+    scores[~non_empty, 0] = 0.1 + generator.normal(0, 0.05, 20)  # as good as the majority over all images
+    assert calibrate_module.choose_number(scores, non_empty, groups) == 1
+    assert calibrate_module.choose_number(scores, non_empty, ["one", "two"] * 20) == 2  # too few groups to tell
 
 
 def test_command_changes_the_maps_and_not_the_masks(tmp_path):
@@ -65,4 +84,6 @@ def test_command_changes_the_maps_and_not_the_masks(tmp_path):
     assert (measured["brier"] > measured["brier_cross_validated"]) == (loaded.config.calibration is not None)
     assert measured["num_images"] == 4 and loaded.config.default_num_masks == 3
     before, after = (p(np.zeros((32, 32)), 3, generator=torch.Generator().manual_seed(0)) for p in (pipeline, loaded))
-    assert np.array_equal(before.masks[0], after.masks[0]) and np.array_equal(before.consensus[0], after.consensus[0])
+    assert np.array_equal(before.masks[0], after.masks[0])
+    held = before.masks[0].sum(axis=0) >= measured["number"]
+    assert np.array_equal(after.consensus[0], held)
