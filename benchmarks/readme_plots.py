@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from readme_results import LABELS, PLOTS, ROOT, TITLES, baselines, datasets, ours
+from readme_results import LABELS, PLOTS, ROOT, TITLES, baselines, datasets, ours, several_masks
 
 # scripts, not a package; at the end, for training/evaluate.py must not hide the library evaluate
 sys.path.append(str(ROOT / "training"))
@@ -54,8 +54,7 @@ def plot_risk_coverage():
         styles = zip(baselines(dataset), STYLES, strict=False)
         lines = [(entry, LABELS[entry["network"]], *style) for entry, style in styles]
         for results, label, colour, dash in [*lines, (ours(dataset), "medseglatdiff", BLUE, "-")]:
-            several = results["metrics"]["diversity"]["value"] > 0
-            curve = results["curves"]["risk_coverage_disagreement" if several else "risk_coverage"]
+            curve = results["curves"]["risk_coverage_disagreement" if several_masks(results) else "risk_coverage"]
             axes.plot(curve["coverage"], curve["risk"], color=colour, ls=dash, label=label)
         axes.set(title=name, xlabel="share of images kept", ylabel="mean error (1 - Dice)", ylim=(0, None))
         axes.legend(fontsize="small")

@@ -14,6 +14,8 @@ COLUMNS = {
     "ged": "GED (lower is better)",
     "hm_iou": "HM-IoU",
     "dice": "Dice",
+    "dice_non_empty": "Dice, where most readers marked a nodule",
+    "missed": "missed of these",
     "iou": "IoU",
     "aurc": "risk-coverage area by mean uncertainty",
     "aurc_disagreement": "by disagreement of the masks",
@@ -21,10 +23,12 @@ COLUMNS = {
     "ece_band": "calibration error, uncertain pixels",
 }
 SHOWN = {
-    "lidc-idri": ("ged", "hm_iou", "dice", "diversity_ratio", "ece_band"),
+    "lidc-idri": ("ged", "hm_iou", "dice", "dice_non_empty", "missed", "diversity_ratio", "ece_band"),
     "cvc-clinicdb": ("dice", "iou", "aurc", "aurc_disagreement", "ece_band"),
     "isic2018": ("dice", "iou", "aurc", "aurc_disagreement", "ece_band"),
 }
+# of predictors whose masks differ: one mask disagrees with none, and a soft map is uncertain of every pixel
+OWN = ("aurc_disagreement", "diversity_ratio", "ece_band")
 PLOTS = {
     "samples": "Dice and GED by number of masks",
     "reliability": "How often readers marked a pixel, by the model's confidence",
@@ -34,7 +38,7 @@ LABELS = {
     "always_empty": "always empty",
     "majority": "the raters' majority, repeated (a perfect deterministic model)",
     "random_rater": "a rater drawn at random (the oracle)",
-    "pretrained_unet": "U-Net on the same pretrained encoder",
+    "pretrained_unet": "U-Net on EfficientNet-Lite0 with ImageNet weights",
     "dynunet": "DynUNet (nnU-Net's architecture)",
     "dynunet_dropout": "DynUNet, Monte Carlo dropout",
     "dynunet-ensemble-4": "DynUNet, ensemble of four",
@@ -78,6 +82,11 @@ def cells(metrics: dict, names: tuple[str, ...], interval: bool = False) -> list
     return texts
 
 
+def several_masks(results: dict) -> bool:
+    """Whether a predictor's masks of an image ever differ."""
+    return results["metrics"]["diversity"]["value"] > 0
+
+
 def core_minutes(training: list[dict]) -> str:
     """What the training of a baseline's members cost together."""
     return f"{sum(member['core_seconds'] for member in training) / 60:.0f} core minutes"
@@ -94,7 +103,8 @@ def dataset_section(dataset: str) -> list[str]:
     for entry in baselines(dataset):
         assert entry["data_fingerprint"] == results["data_fingerprint"], f"{entry['network']} saw other test images"
         label, time = LABELS[entry["network"]], core_minutes(entry["training"])
-        rows.append([label, *cells(entry["metrics"], names, interval=True), f"this split; trained {time}"])
+        metrics = {name: value for name, value in entry["metrics"].items() if several_masks(entry) or name not in OWN}
+        rows.append([label, *cells(metrics, names, interval=True), f"this split; trained {time}"])
     for name in ("majority", "random_rater", "always_empty"):
         if name in results["degenerate"]:
             rows.append([LABELS[name], *cells(results["degenerate"][name], names), "this split"])
@@ -104,7 +114,8 @@ def dataset_section(dataset: str) -> list[str]:
     groups = f" of {results['num_groups']} groups" if results["num_groups"] < results["num_images"] else ""
     what = (
         f"Test split, {results['num_images']} images{groups}, {results['num_masks']} masks each, seed "
-        f"{results['seed']}; means over images with 95 % intervals."
+        f"{results['seed']}; means over images with 95 % intervals. What only masks that differ have stays empty for "
+        "networks of one mask."
     )
     return [f"### {TITLES[dataset]}", "", what, "", *table(["method", *map(COLUMNS.get, names), "measured on"], rows)]
 

@@ -77,7 +77,7 @@ def measure_training(options: argparse.Namespace) -> dict:
         if step == 2:
             start = time.perf_counter()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = stage.loss(stage.module, range(step * batch_size, (step + 1) * batch_size), "cpu")
+            loss = stage.loss(stage.module, range(step * batch_size, (step + 1) * batch_size), torch.device("cpu"))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
