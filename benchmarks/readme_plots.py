@@ -15,7 +15,7 @@ SHORT = {name: TITLES[name].split(",")[0] for name in datasets()}
 
 
 def plot_samples():
-    """Dice of the consensus for all data sets, and GED where there are several raters, by number of masks."""
+    """Dice of the masks' majority for all data sets, and GED where there are several raters, by number of masks."""
     figure, (dice, ged) = new_figure(2)
     for (dataset, name), marker in zip(SHORT.items(), "os^", strict=False):
         by_num_masks = ours(dataset)["by_num_masks"]
@@ -25,7 +25,7 @@ def plot_samples():
             ged.plot(counts, [entry["ged"]["value"] for entry in by_num_masks.values()], marker=marker, label=name)
     majority = ours("lidc-idri")["degenerate"]["majority"]["ged"]["value"]
     ged.axhline(majority, ls="--", color=GREY, label="the raters' majority, repeated")
-    for axes, label in ((dice, "Dice of the consensus"), (ged, "GED (lower is better)")):
+    for axes, label in ((dice, "Dice of the masks' majority"), (ged, "GED (lower is better)")):
         axes.set_xscale("log", base=2)
         axes.set_xticks(counts, counts)
         axes.set(xlabel="masks per image", ylabel=label)
@@ -50,14 +50,15 @@ def plot_risk_coverage():
     Images are set aside by the disagreement of their masks; by mean uncertainty where a network gives one mask.
     """
     figure, panels = new_figure(len(SHORT))
+    named = {}
     for axes, (dataset, name) in zip(panels, SHORT.items(), strict=True):
         styles = zip(baselines(dataset), STYLES, strict=False)
         lines = [(entry, LABELS[entry["network"]], *style) for entry, style in styles]
         for results, label, colour, dash in [*lines, (ours(dataset), "medseglatdiff", BLUE, "-")]:
             curve = results["curves"]["risk_coverage_disagreement" if several_masks(results) else "risk_coverage"]
-            axes.plot(curve["coverage"], curve["risk"], color=colour, ls=dash, label=label)
+            (named[label],) = axes.plot(curve["coverage"], curve["risk"], color=colour, ls=dash)
         axes.set(title=name, xlabel="share of images kept", ylabel="mean error (1 - Dice)", ylim=(0, None))
-        axes.legend(fontsize="small")
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=len(named))
     return figure
 
 

@@ -67,7 +67,7 @@ def plot_risk_coverage(results: dict) -> plt.Figure:
 
 def plot_quality(series: dict[str, dict], xlabel: str) -> plt.Figure:
     """Dice and GED with their intervals, each in its own panel, against a count that `series` maps to metrics."""
-    titles = {"dice": "Dice of the consensus (higher is better)", "ged": "GED (lower is better)"}
+    titles = {"dice": "Dice of the masks' majority (higher is better)", "ged": "GED (lower is better)"}
     titles = {name: title for name, title in titles.items() if any(name in metrics for metrics in series.values())}
     figure, panels = new_figure(len(titles))
     for axes, (name, title) in zip(panels, titles.items(), strict=True):

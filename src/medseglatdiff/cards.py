@@ -219,7 +219,9 @@ def result_tables(results: dict) -> dict[str, str]:
         speeds = [block.get("masks_per_second") for block in results["by_steps"].values()]
         speeds = {"masks per second": [f"{speed:.1f}" if speed else "" for speed in speeds]}
         tables["By number of denoising steps"] = comparison("steps", blocks, compared, **speeds)
-    tables["By number of masks"] = comparison("masks", results["by_num_masks"], ("ged", "dice"))
+    tables["By number of masks, Dice of their majority"] = comparison(
+        "masks", results["by_num_masks"], ("ged", "dice")
+    )
     return tables
 
 
