@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import DDIMScheduler
 from pixel_space import UNET, PixelCondition, PixelMasks
 from torch import nn
 from tqdm import tqdm
@@ -31,7 +32,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "training"))
 
 from config import Config, parse_config  # noqa: E402
-from diffusers import DDIMScheduler  # noqa: E402
 from provenance import git_commit, hardware, versions  # noqa: E402
 from stages import DenoiserStage, ImageAutoencoderStage, MaskAutoencoderStage  # noqa: E402
 from train import fit, load_image_encoder, train_autoencoder  # noqa: E402

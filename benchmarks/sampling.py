@@ -19,6 +19,7 @@ from ablations import MEASURES, ROOT, measure
 from medseglatdiff import MedSegLatDiffPipeline
 from medseglatdiff.data import open_split
 
+# scripts, not a package; at the end, for training/evaluate.py must not hide the library evaluate
 sys.path.append(str(ROOT / "training"))
 
 from provenance import git_commit, hardware, versions  # noqa: E402

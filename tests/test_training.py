@@ -163,7 +163,18 @@ def test_presets_are_valid(name):
     assert parse_config(["--config", str(TRAINING / "configs" / name)]).output_dir
 
 
-@pytest.mark.parametrize("setting", [{"stage": "vae"}, {"mask_loss": "focal"}, {"target": "union"}, {"batch_size": 0}])
+BAD_SETTINGS = [
+    {"stage": "vae"},
+    {"mask_loss": "focal"},
+    {"target": "union"},
+    {"batch_size": 0},
+    {"energy_masks": 1},
+    {"energy_steps": 0, "stage": "energy"},
+    {"stage": "all", "start_from": "ORG/NAME"},
+]
+
+
+@pytest.mark.parametrize("setting", BAD_SETTINGS, ids=str)
 def test_bad_settings_are_named(setting):
     with pytest.raises(ValueError, match=f"`{next(iter(setting))}`"):
         Config(**setting)

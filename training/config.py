@@ -105,6 +105,10 @@ class Config:
             raise ValueError(f"`hub_model_id` must be ORG/NAME with `push_to_hub`, but was {self.hub_model_id!r}.")
         if self.push_best and not self.push_to_hub:
             raise ValueError("`push_to_hub` must be set with `push_best`, but was not.")
+        if self.stage == "energy" and not self.energy_steps:
+            raise ValueError("`energy_steps` must be at least 1 with the stage energy, but was 0.")
+        if self.start_from and self.stage != "energy":
+            raise ValueError(f"`stage` must be energy with `start_from`, but was {self.stage!r}.")
         if self.energy_masks < 2:
             raise ValueError(f"`energy_masks` must be at least 2, but was {self.energy_masks}.")
         for entry in dataclasses.fields(self):

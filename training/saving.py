@@ -68,26 +68,26 @@ def earlier_stages(pipeline: Path | str, config: Config) -> dict[str, dict]:
         return {}
     earlier, now = json.loads(record.read_text()), json.loads(json.dumps(dataclasses.asdict(config)))
     others = {name: value for name, value in earlier["config"].items() if now.get(name) != value}
-    return {name: {"other_settings": others, **run} for name, run in earlier["stages"].items()}
+    shown = {"other_settings": others} if others else {}
+    return {name: shown | run for name, run in earlier["stages"].items()}
 
 
-def save_pipeline(
-    pipeline: DiffusionPipeline, config: Config, folder: Path, rows: dict[str, int], earlier: dict | None = None
-):
+def summaries(output_dir: Path, *stages: str) -> dict[str, dict]:
+    """What `fit` wrote of these stages, without those that the run has not trained."""
+    paths = {stage: output_dir / stage / "summary.json" for stage in stages}
+    return {stage: json.loads(path.read_text()) for stage, path in paths.items() if path.exists()}
+
+
+def save_pipeline(pipeline: DiffusionPipeline, config: Config, folder: Path, rows: dict[str, int], stages: dict):
     """Saves the pipeline in half precision to `folder`, and how it was trained as `training.json`.
 
     Args:
         rows: how many there were in each split.
-        earlier: summaries of the stages that the run did not train itself, by name.
+        stages: summaries of the stages that made it, by name.
     """
     save_atomically(pipeline.to(torch.float16), folder)
     if not PartialState().is_main_process:
         return
-    stages = dict(earlier or {})
-    for name in ("mask_vae", "image_vae", "unet", "energy"):
-        summary = Path(config.output_dir) / name / "summary.json"
-        if summary.exists():
-            stages[name] = json.loads(summary.read_text())
     training = {
         "config": dataclasses.asdict(config),
         "stages": stages,

@@ -11,7 +11,6 @@ loads.
 import dataclasses
 import math
 import os
-import time
 from pathlib import Path
 
 import torch
@@ -21,37 +20,23 @@ from config import Config, parse_config
 from diffusers import DDIMScheduler
 from diffusers.training_utils import EMAModel
 from energy import EnergyStage
+from progress import Progress
 from publishing import Publisher
 from safetensors.torch import load_file, save_file
-from saving import checkpoints, earlier_stages, save_atomically, save_checkpoint, save_pipeline, write_json
+from saving import (
+    checkpoints,
+    earlier_stages,
+    save_atomically,
+    save_checkpoint,
+    save_pipeline,
+    summaries,
+    write_json,
+)
 from stages import DenoiserStage, ImageAutoencoderStage, MaskAutoencoderStage, Stage
 from tqdm import tqdm
 
 from medseglatdiff import MedSegLatDiffImageEncoder, MedSegLatDiffPipeline, MedSegLatDiffVAE
 from medseglatdiff.data import load_split, open_split
-
-
-class Progress:
-    """Where a stage stands: the only state besides weights, optimiser, schedule and moving average."""
-
-    def __init__(self):
-        self.step, self.best_score, self.best_step = 0, math.inf, 0
-        self.wall_hours, self.cpu_hours = 0.0, 0.0
-        self.clocks = None
-
-    def add_time(self):
-        """Adds what has passed since the last call, on the wall and on this process's cores, to the hours spent."""
-        now = time.monotonic(), time.process_time()
-        before = self.clocks or now
-        self.wall_hours += (now[0] - before[0]) / 3600
-        self.cpu_hours += (now[1] - before[1]) / 3600
-        self.clocks = now
-
-    def state_dict(self) -> dict:
-        return {name: value for name, value in vars(self).items() if name != "clocks"}
-
-    def load_state_dict(self, state: dict):
-        vars(self).update(state)
 
 
 def learning_rate_factor(step: int, warmup_steps: int, total_steps: int) -> float:
@@ -196,7 +181,9 @@ def train_energy(config: Config, train, validation, start: Path | str, publisher
     stage = EnergyStage(config, train, validation, pipeline)
     fit(stage, config, config.energy_steps, config.energy_learning_rate, config.energy_batch_size, publisher)
     rows = {"train": len(train), "validation": len(validation)}
-    save_pipeline(stage.pipeline(), config, Path(config.output_dir) / "pipeline", rows, earlier_stages(start, config))
+    output_dir = Path(config.output_dir)
+    stages = earlier_stages(start, config) | summaries(output_dir, "energy")
+    save_pipeline(stage.pipeline(), config, output_dir / "pipeline", rows, stages)
 
 
 def main(config: Config):
@@ -232,11 +219,12 @@ def main(config: Config):
         stage = DenoiserStage(config, train, validation, mask_vae.to(state.device), encoder, scheduler)
         fit(stage, config, config.unet_steps, config.unet_learning_rate, config.batch_size, publisher)
         rows = {"train": len(train), "validation": len(validation)}
-        save_pipeline(stage.pipeline(), config, denoised, rows)
+        save_pipeline(stage.pipeline(), config, denoised, rows, summaries(output_dir, "mask_vae", "image_vae", "unet"))
     # 5. the sampler as a whole
     if config.energy_steps and config.stage in ("energy", "all"):
         train_energy(config, train, validation, config.start_from or denoised, publisher)
-    if publisher and (output_dir / "pipeline").is_dir():
+    finished = "energy" if config.energy_steps else "unet"  # the stage after which there is a pipeline to publish
+    if publisher and config.stage in (finished, "all"):
         publisher.publish_last(output_dir / "pipeline")
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

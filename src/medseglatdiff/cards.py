@@ -179,8 +179,8 @@ def result_facts(results: dict, data_name: str) -> dict:
     )
     if results.get("antithetic"):
         summary += (
-            " Half of the masks start from the others' noise with the sign turned: GED and Dice gain by it, and GED "
-            "without the bias of few masks, which takes them for independent, errs on the low side."
+            " Half of the masks start from the others' noise with the sign turned. They are not independent then, as "
+            "those of others are; GED without the bias of few masks assumes that and errs on the low side."
         )
     plots = [name for name in PLOTS if name != "steps" or "by_steps" in results]
     return {
