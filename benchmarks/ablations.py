@@ -17,24 +17,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import training_path
+from config import Config, parse_config
 from diffusers import DDIMScheduler
 from pixel_space import UNET, PixelCondition, PixelMasks
+from provenance import git_commit, hardware, versions
+from stages import DenoiserStage, ImageAutoencoderStage, MaskAutoencoderStage
 from torch import nn
 from tqdm import tqdm
+from train import fit, load_image_encoder, train_autoencoder
 
 from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffVAE
 from medseglatdiff.data import load_split, open_split
 from medseglatdiff.evaluation import measure_row, predict
 from medseglatdiff.summary import summarize
 
-ROOT = Path(__file__).resolve().parent.parent
-# scripts, not a package; at the end, for training/evaluate.py must not hide the library evaluate
-sys.path.append(str(ROOT / "training"))
+ROOT = training_path.ROOT
 
-from config import Config, parse_config  # noqa: E402
-from provenance import git_commit, hardware, versions  # noqa: E402
-from stages import DenoiserStage, ImageAutoencoderStage, MaskAutoencoderStage  # noqa: E402
-from train import fit, load_image_encoder, train_autoencoder  # noqa: E402
 
 EPSILON = {
     "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "prediction_type": "epsilon",

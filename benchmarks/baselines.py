@@ -20,8 +20,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import training_path
 from baseline_networks import NETWORKS, RANDOM, Baseline
+from config import Config, parse_config
 from diffusers.training_utils import EMAModel
+from provenance import git_commit, hardware, versions
 from tqdm import tqdm
 
 from medseglatdiff.aggregation import binary_entropy
@@ -32,12 +35,8 @@ from medseglatdiff.images import preprocess, resize_probabilities
 from medseglatdiff.metrics import dice
 from medseglatdiff.summary import summarize
 
-ROOT = Path(__file__).resolve().parent.parent
-# scripts, not a package; at the end, for training/evaluate.py must not hide the library evaluate
-sys.path.append(str(ROOT / "training"))
+ROOT = training_path.ROOT
 
-from config import Config, parse_config  # noqa: E402
-from provenance import git_commit, hardware, versions  # noqa: E402
 
 LEARNING_RATE, LOOKS, SYMMETRIES = 1e-3, 10, 8
 

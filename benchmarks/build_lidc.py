@@ -18,7 +18,7 @@ import psutil
 from datasets import Image, List, load_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "dataset_scripts"))
+sys.path.insert(0, str(ROOT / "dataset_scripts"))  # scripts, not a package: what follows is imported from there
 
 from archives import Source  # noqa: E402
 

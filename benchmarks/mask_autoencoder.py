@@ -17,19 +17,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import training_path
+from config import parse_config
+from stages import MaskAutoencoderStage
 from tqdm import tqdm
+from train import train_autoencoder
 
 from medseglatdiff import MedSegLatDiffVAE
 from medseglatdiff.data import load_split, one_hot, open_split, seeded_generator
 from medseglatdiff.metrics import dice, iou
 
-ROOT = Path(__file__).resolve().parent.parent
-# scripts, not a package; at the end, for training/evaluate.py must not hide the library evaluate
-sys.path.append(str(ROOT / "training"))
+ROOT = training_path.ROOT
 
-from config import parse_config  # noqa: E402
-from stages import MaskAutoencoderStage  # noqa: E402
-from train import train_autoencoder  # noqa: E402
 
 VARIANTS = {
     "weight-1": ("cross entropy, weight 1", ["--foreground-weight", "1"]),

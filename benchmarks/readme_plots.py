@@ -1,14 +1,10 @@
 """Draws the README's three plots from the results files, to `benchmarks/plots/`: part of `make results`."""
 
-import sys
 from pathlib import Path
 
-from readme_results import LABELS, PLOTS, ROOT, TITLES, baselines, datasets, ours, several_masks
-
-# scripts, not a package; at the end, for training/evaluate.py must not hide the library evaluate
-sys.path.append(str(ROOT / "training"))
-
-from plots import BLUE, GREY, ORANGE, new_figure, save_figure  # noqa: E402
+import training_path
+from plots import BLUE, GREY, ORANGE, new_figure, save_figure
+from readme_results import LABELS, PLOTS, TITLES, baselines, datasets, ours, several_masks
 
 STYLES = (("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"), (ORANGE, (0, (5, 1))), ("#56B4E9", (0, (1, 1))))
 SHORT = {name: TITLES[name].split(",")[0] for name in datasets()}
@@ -63,7 +59,7 @@ def plot_risk_coverage():
 
 
 def main():
-    folder = Path(ROOT, "benchmarks", "plots")
+    folder = Path(training_path.ROOT, "benchmarks", "plots")
     folder.mkdir(exist_ok=True)
     figures = {"samples": plot_samples, "reliability": plot_reliability, "risk_coverage": plot_risk_coverage}
     for name in PLOTS:

@@ -14,15 +14,12 @@ import shlex
 import sys
 from pathlib import Path
 
-from ablations import MEASURES, ROOT, measure
+import training_path
+from ablations import MEASURES, measure
+from provenance import git_commit, hardware, versions
 
 from medseglatdiff import MedSegLatDiffPipeline
 from medseglatdiff.data import open_split
-
-# scripts, not a package; at the end, for training/evaluate.py must not hide the library evaluate
-sys.path.append(str(ROOT / "training"))
-
-from provenance import git_commit, hardware, versions  # noqa: E402
 
 NOISES = ("same", "zero")
 
@@ -61,7 +58,7 @@ def main():
     for way in ("independent", "antithetic"):
         pipeline.register_to_config(antithetic=way == "antithetic")
         results["by_noise"][way] = shortened(measure(pipeline, rows, options.limit, options.num_masks, default))
-    out = ROOT / "benchmarks" / "ablations" / f"sampling-{options.name or options.pipeline.name}.json"
+    out = training_path.ROOT / "benchmarks" / "ablations" / f"sampling-{options.name or options.pipeline.name}.json"
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(results, indent=2) + "\n")
     for label, entry in (results["by_steps"] | results["by_noise"]).items():
