@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import training_path
+from autoencoders import ImageAutoencoderStage, MaskAutoencoderStage
 from config import Config, parse_config
+from denoiser import DenoiserStage
 from diffusers import DDIMScheduler
 from pixel_space import UNET, PixelCondition, PixelMasks
 from provenance import git_commit, hardware, versions
-from stages import DenoiserStage, ImageAutoencoderStage, MaskAutoencoderStage
 from torch import nn
 from tqdm import tqdm
 from train import fit, load_image_encoder, train_autoencoder

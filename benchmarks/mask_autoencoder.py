@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import training_path
+from autoencoders import MaskAutoencoderStage
 from config import parse_config
-from stages import MaskAutoencoderStage
 from tqdm import tqdm
 from train import train_autoencoder
 

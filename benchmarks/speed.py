@@ -52,10 +52,11 @@ def measure_sampling(options: argparse.Namespace) -> dict:
 
 def measure_training(options: argparse.Namespace) -> dict:
     """Images per second of one stage's forward pass, backward pass and optimiser step, batches included."""
+    from autoencoders import ImageAutoencoderStage, MaskAutoencoderStage
     from config import parse_config
+    from denoiser import DenoiserStage
     from diffusers import DDIMScheduler
     from energy import EnergyStage
-    from stages import DenoiserStage, ImageAutoencoderStage, MaskAutoencoderStage
 
     from medseglatdiff import MedSegLatDiffPipeline
     from medseglatdiff.data import load_split, open_split

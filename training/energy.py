@@ -12,10 +12,10 @@ import torch
 from config import Config
 from diffusers import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
-from stages import DenoiserStage, Stage
+from stages import PipelineStage
 from torch import nn
 
-from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffUNet, MedSegLatDiffVAE
+from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffUNet
 from medseglatdiff.data import SegmentationSplit, one_hot, rows_at, seeded_generator
 from medseglatdiff.losses import energy_score, straight_through
 
@@ -40,26 +40,22 @@ class FewStepSampler(nn.Module):
         return latents
 
 
-class EnergyStage(DenoiserStage):
-    """Trains U-Net and image encoder of a pipeline on; validated, like the denoiser, by the pipeline's own masks."""
+class EnergyStage(PipelineStage):
+    """Trains U-Net and image encoder of a pipeline on."""
 
     name, salt = "energy", 4
 
     def __init__(
         self, config: Config, train: SegmentationSplit, validation: SegmentationSplit, pipeline: MedSegLatDiffPipeline
     ):
-        Stage.__init__(self, config, train, validation)
         if pipeline.num_classes != config.num_classes or pipeline.config.sample_size != config.sample_size:
             raise ValueError(
                 f"`start_from` must have {config.num_classes} classes at {config.sample_size} pixels, but has "
                 f"{pipeline.num_classes} at {pipeline.config.sample_size}."
             )
-        self.mask_vae, self.scheduler = pipeline.mask_vae.eval().requires_grad_(False), pipeline.scheduler
-        image_encoder = pipeline.image_encoder.requires_grad_(config.train_image_encoder)
-        if isinstance(image_encoder, MedSegLatDiffVAE):
-            image_encoder.decoder.requires_grad_(False)  # not used here
+        super().__init__(config, train, validation, pipeline.mask_vae, pipeline.image_encoder, pipeline.scheduler)
         self.num_inference_steps = config.energy_inference_steps
-        self.module = FewStepSampler(pipeline.unet, image_encoder, self.scheduler, self.num_inference_steps)
+        self.module = FewStepSampler(pipeline.unet, pipeline.image_encoder, self.scheduler, self.num_inference_steps)
 
     def loss(self, module: nn.Module, positions: Sequence[int], device: torch.device) -> torch.Tensor:
         """Mean energy score of the samples at these positions."""

@@ -16,7 +16,9 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object, parse_flag_from_env, set_seed
+from autoencoders import ImageAutoencoderStage, MaskAutoencoderStage
 from config import Config, parse_config
+from denoiser import DenoiserStage
 from diffusers import DDIMScheduler
 from diffusers.training_utils import EMAModel
 from energy import EnergyStage
@@ -32,7 +34,7 @@ from saving import (
     summaries,
     write_json,
 )
-from stages import DenoiserStage, ImageAutoencoderStage, MaskAutoencoderStage, Stage
+from stages import PipelineStage, Stage
 from tqdm import tqdm
 
 from medseglatdiff import MedSegLatDiffImageEncoder, MedSegLatDiffPipeline, MedSegLatDiffVAE
@@ -130,7 +132,7 @@ def fit(
             ema.store(parameters)
             ema.copy_to(parameters)
             measures |= keep_best(stage, accelerator, progress, folder)
-            if isinstance(stage, DenoiserStage) and accelerator.is_main_process:
+            if isinstance(stage, PipelineStage) and accelerator.is_main_process:
                 if publisher and config.push_best and progress.best_step == progress.step:
                     publisher.publish_best(stage.pipeline(), progress.step)
                 picture = {"samples": stage.picture(stage.validation_rows()[:8])}

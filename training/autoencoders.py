@@ -1,0 +1,104 @@
+"""The first two stages: the autoencoder of masks and the autoencoder of images."""
+
+from collections.abc import Sequence
+
+import torch
+from config import Config
+from stages import Stage
+from torch import nn
+
+from medseglatdiff import MedSegLatDiffVAE
+from medseglatdiff.data import SegmentationSplit, one_hot, seeded_generator
+from medseglatdiff.losses import (
+    class_weights_from_frequencies,
+    image_mse,
+    mask_dice,
+    mask_mse,
+    weighted_cross_entropy,
+)
+from medseglatdiff.metrics import dice
+
+
+class MaskAutoencoderStage(Stage):
+    """Trains the autoencoder of masks; its reconstruction loss decides whether nodules of a few pixels survive."""
+
+    name, salt = "mask_vae", 1
+
+    def __init__(self, config: Config, train: SegmentationSplit, validation: SegmentationSplit):
+        super().__init__(config, train, validation)
+        channels = 1 + config.num_classes
+        self.module = MedSegLatDiffVAE(in_channels=channels, out_channels=channels, **config.mask_vae)
+        self.class_weights = torch.tensor([1.0] + [config.foreground_weight or 1.0] * config.num_classes)
+        if config.foreground_weight is None:
+            self.class_weights = class_weights_from_frequencies(train.labels.flatten().bincount(minlength=channels))
+
+    def loss(self, module: nn.Module, positions: Sequence[int], device: torch.device) -> torch.Tensor:
+        """Reconstruction plus bottleneck loss of the samples at these positions."""
+        _, labels, generators = self.batch(positions)
+        labels = labels.to(device)  # [B, S, S]
+        inputs = one_hot(labels, self.config.num_classes)  # [B, 1+K, S, S]
+        logits, _, bottleneck_loss = module(inputs, generators, return_dict=False)
+        if self.config.mask_loss == "mse":
+            reconstruction_loss = mask_mse(logits, labels)
+        elif self.config.mask_loss == "dice":
+            reconstruction_loss = mask_dice(logits, labels)
+        else:
+            reconstruction_loss = weighted_cross_entropy(logits, labels, self.class_weights.to(device))
+        return reconstruction_loss + self.config.bottleneck_weight * bottleneck_loss
+
+    def validate(self, rows: Sequence[int]) -> list[dict]:
+        """1 - Dice of the first non-empty rater's reconstruction for each row: the score, lower is better."""
+        results = []
+        for row in rows:
+            raters = self.validation.raters(row)  # [R, S, S]
+            labels = raters[raters.flatten(1).sum(dim=1) > 0][:1].long()  # [1, S, S]
+            latents = self.module.encode(one_hot(labels, self.config.num_classes).to(self.module.device))
+            decoded = self.module.decode(latents).argmax(dim=1).cpu()  # [1, S, S]
+            results.append({"score": 1 - dice(decoded[0].numpy() > 0, labels[0].numpy() > 0)})
+        return results
+
+    def measure_latents(self):
+        """Sets the latents' mean and standard deviation from up to 4,096 of the training split's masks."""
+        order = torch.randperm(len(self.train.labels), generator=seeded_generator(self.config.seed, self.salt))
+        inputs = (one_hot(part.long(), self.config.num_classes) for part in self.train.labels[order[:4096]].split(64))
+        set_latent_statistics(self.module, inputs)
+
+
+class ImageAutoencoderStage(Stage):
+    """Trains the autoencoder of images, whose latent becomes the condition."""
+
+    name, salt = "image_vae", 2
+
+    def __init__(self, config: Config, train: SegmentationSplit, validation: SegmentationSplit):
+        super().__init__(config, train, validation)
+        channels = config.num_channels
+        self.module = MedSegLatDiffVAE(in_channels=channels, out_channels=channels, **config.image_vae)
+
+    def loss(self, module: nn.Module, positions: Sequence[int], device: torch.device) -> torch.Tensor:
+        """Reconstruction plus bottleneck loss of the samples at these positions."""
+        images, _, generators = self.batch(positions)
+        images = images.to(device)  # [B, C, S, S]
+        reconstruction, _, bottleneck_loss = module(images, generators, return_dict=False)
+        return image_mse(reconstruction, images) + self.config.bottleneck_weight * bottleneck_loss
+
+    def validate(self, rows: Sequence[int]) -> list[dict]:
+        """Mean squared error of each row's reconstruction, of images in [-1, 1]."""
+        results = []
+        for row in rows:
+            image = self.validation.pixels([row]).to(self.module.device)  # [1, C, S, S]
+            error = image_mse(self.module.decode(self.module.encode(image)), image)
+            results.append({"score": error.item()})
+        return results
+
+    def measure_latents(self):
+        """Sets the latents' mean and standard deviation from up to 2,048 of the training split's images."""
+        order = torch.randperm(len(self.train), generator=seeded_generator(self.config.seed, self.salt))[:2048]
+        set_latent_statistics(self.module, (self.train.pixels(part) for part in order.split(64)))
+
+
+@torch.no_grad()
+def set_latent_statistics(vae: MedSegLatDiffVAE, inputs):
+    """Measures mean and standard deviation per channel of the raw latents of `inputs` and keeps them in the config."""
+    vae.register_to_config(latents_mean=None, latents_std=None)
+    latents = torch.cat([vae.encode(batch.to(vae.device)).float() for batch in inputs])  # [N, C, h, w]
+    vae.set_latent_statistics(latents.mean(dim=(0, 2, 3)).tolist(), latents.std(dim=(0, 2, 3)).tolist())
