@@ -1,7 +1,5 @@
 """What a reader could use in the pipeline's place: networks with one loss and one way to draw probabilities."""
 
-import functools
-
 import torch
 import torch.nn.functional as F
 from monai.networks.nets import DynUNet
@@ -15,6 +13,8 @@ DROPOUT = 0.2
 
 class Baseline(nn.Module):
     """A network from images in [-1, 1], `(B, C, S, S)`, to two logits a pixel, `(B, 2, S, S)`."""
+
+    random = False  # whether draws differ
 
     def loss(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Cross entropy plus 1 - soft Dice over the batch, which nnU-Net uses (Isensee et al. 2021)."""
@@ -72,22 +72,21 @@ def dynamic_unet(in_channels: int, out_channels: int, dropout: float = 0.0) -> D
 
 
 class DynamicUNet(Baseline):
-    """nnU-Net's architecture; with `dropout`, every draw drops other units (Gal & Ghahramani 2016)."""
+    """nnU-Net's architecture, trained with dropout."""
 
-    def __init__(self, in_channels: int, dropout: float = 0.0):
+    def __init__(self, in_channels: int):
         super().__init__()
-        self.network = dynamic_unet(in_channels, 2, dropout)
+        self.network = dynamic_unet(in_channels, 2, DROPOUT)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.network(images)  # [B, 2, S, S]
 
-    def train(self, mode: bool = True) -> "DynamicUNet":
-        """Dropout stays on: it is what the draws differ by. The network has no other layer that knows the mode."""
-        super().train(mode)
+    def leave_dropout_on(self):
+        """From now on every draw drops other units (Monte Carlo dropout; Gal & Ghahramani 2016)."""
+        self.random = True
         for module in self.modules():
             if isinstance(module, nn.Dropout):
                 module.train()
-        return self
 
 
 class SegFormer(Baseline):
@@ -105,6 +104,8 @@ class SegFormer(Baseline):
 
 class ConditionalVAE(Baseline):
     """A small Probabilistic U-Net (Kohl et al. 2018): a code drawn from a Gaussian joins the U-Net's last features."""
+
+    random = True
 
     def __init__(self, in_channels: int, code_channels: int = 6, features: int = 16, kl_weight: float = 10.0):
         super().__init__()
@@ -150,8 +151,6 @@ class ConditionalVAE(Baseline):
 NETWORKS = {
     "pretrained_unet": PretrainedUNet,
     "dynunet": DynamicUNet,
-    "dynunet_dropout": functools.partial(DynamicUNet, dropout=DROPOUT),
     "segformer": SegFormer,
     "conditional_vae": ConditionalVAE,
 }
-RANDOM = ("dynunet_dropout", "conditional_vae")  # draws differ

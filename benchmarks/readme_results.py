@@ -40,7 +40,7 @@ LABELS = {
     "random_rater": "a rater drawn at random (the oracle)",
     "pretrained_unet": "U-Net on EfficientNet-Lite0 with ImageNet weights",
     "dynunet": "DynUNet (nnU-Net's architecture)",
-    "dynunet_dropout": "DynUNet, Monte Carlo dropout",
+    "dynunet-monte-carlo": "DynUNet, Monte Carlo dropout",
     "dynunet-ensemble-4": "DynUNet, ensemble of four",
     "segformer": "SegFormer-B0 from scratch",
     "conditional_vae": "conditional VAE (Probabilistic U-Net's kind)",

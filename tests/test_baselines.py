@@ -11,30 +11,38 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
 
+import baseline_training  # noqa: E402
 import baselines  # noqa: E402
-from baseline_networks import NETWORKS, RANDOM  # noqa: E402
+from baseline_networks import NETWORKS, Baseline  # noqa: E402
 
 from medseglatdiff.data import load_split  # noqa: E402
 from medseglatdiff.phantom import phantom_rows  # noqa: E402
 
 
 @pytest.fixture(params=NETWORKS, scope="module")
-def named_network(request):
+def network(request):
     torch.manual_seed(0)
-    return request.param, NETWORKS[request.param](1).eval()
+    return NETWORKS[request.param](1).eval()
 
 
-def test_draws_are_probabilities_that_differ_where_the_network_is_random(named_network):
-    name, network = named_network
+def test_draws_are_probabilities_that_differ_where_the_network_is_random(network):
     images = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         first, second = network.draw(images), network.draw(images)
     assert first.shape == (2, 64, 64) and first.min() >= 0 and first.max() <= 1
-    assert torch.equal(first, second) == (name not in RANDOM)
+    assert torch.equal(first, second) != network.random
 
 
-def test_loss_falls_on_one_batch(named_network):
-    _, network = named_network
+def test_draws_differ_once_dropout_is_left_on():
+    torch.manual_seed(0)
+    network, images = NETWORKS["dynunet"](1).eval(), torch.rand(1, 1, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(network.draw(images), network.draw(images))
+        network.leave_dropout_on()
+        assert network.random and not torch.equal(network.draw(images), network.draw(images))
+
+
+def test_loss_falls_on_one_batch(network):
     images = torch.full((2, 1, 64, 64), -0.5)
     images[:, :, 16:48, 16:48] = 0.5
     labels = (images[:, 0] > 0).long()
@@ -47,7 +55,7 @@ def test_loss_falls_on_one_batch(named_network):
     assert losses[-1] < losses[0]
 
 
-class Threshold(torch.nn.Module):
+class Threshold(Baseline):
     """Sure of the foreground where the image is bright."""
 
     def draw(self, images):
@@ -59,18 +67,34 @@ def test_prediction_turns_every_view_back():
     pixels[8:16, 40:60] = 255
     row = {"image": PIL.Image.fromarray(pixels)}
     config = baselines.Config(sample_size=64)
-    masks, confidence, uncertainty, consensus = baselines.predict([Threshold()], row, config, 5, random=False)
+    masks, confidence, uncertainty, consensus = baselines.predict([Threshold()], row, config, 5)
     assert masks.shape == (5, 64, 64) and confidence.dtype == np.float32
     assert (consensus == (pixels > 0)).all() and (masks == consensus).all() and (confidence == consensus).all()
     assert not uncertainty.any()
 
 
-def test_training_keeps_the_best_weights_of_its_looks():
-    rows = list(phantom_rows(8, size=64, seed=0))
-    split = load_split(rows, 1, 64)
+@pytest.fixture
+def split():
+    return load_split(list(phantom_rows(8, size=64, seed=0)), 1, 64)
+
+
+CONFIG = baselines.Config(batch_size=2, validation_images=4)
+
+
+def test_training_keeps_the_best_weights_of_its_looks(split, tmp_path):
     torch.manual_seed(0)
     network = NETWORKS["dynunet"](1)
-    config = baselines.Config(batch_size=2, validation_images=4)
-    training = baselines.fit(network, config, split, split, 2.0, seed=0)
+    training = baseline_training.fit(network, CONFIG, split, split, 2.0, 0, tmp_path / "checkpoint.pt")
     assert training["steps"] >= training["best_step"] >= 1
-    assert baselines.validate(network, split, 4) == training["validation_dice"]
+    assert baseline_training.validate(network, split, 4) == training["validation_dice"]
+
+
+def test_training_goes_on_from_its_checkpoint_and_ends_once(split, tmp_path):
+    torch.manual_seed(0)
+    checkpoint, network = tmp_path / "checkpoint.pt", NETWORKS["dynunet"](1)
+    before = baseline_training.fit(network, CONFIG, split, split, 1.0, 0, checkpoint)
+    after = baseline_training.fit(NETWORKS["dynunet"](1), CONFIG, split, split, 1.5, 0, checkpoint)
+    assert after["steps"] > before["steps"] and after["core_seconds"] >= 1.5
+    again = NETWORKS["dynunet"](1)
+    assert baseline_training.fit(again, CONFIG, split, split, 1.5, 0, checkpoint) == after
+    assert baseline_training.validate(again, split, 4) == after["validation_dice"]

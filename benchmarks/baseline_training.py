@@ -1,0 +1,133 @@
+"""Trains one baseline for a given core time, on the batches that a pipeline of the same preset sees.
+
+Of ten looks at the validation split the averaged weights with the best Dice are kept. Each look leaves a checkpoint:
+an interrupted training goes on from it, and a finished one is not trained again.
+"""
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import training_path
+from baseline_networks import Baseline
+from config import Config
+from diffusers.training_utils import EMAModel
+from torch import nn
+from tqdm import tqdm
+
+from medseglatdiff.augmentation import dihedral, undo_dihedral
+from medseglatdiff.data import SegmentationSplit, rows_at, seeded_generator
+from medseglatdiff.metrics import dice
+
+LEARNING_RATE, LOOKS, SYMMETRIES = 1e-3, 10, 8
+CHECKPOINTS = training_path.ROOT / "outputs" / "baselines"
+
+
+@torch.no_grad()
+def draw_views(networks: list[Baseline], pixels: torch.Tensor, count: int) -> torch.Tensor:
+    """Probabilities of the foreground, `(count, S, S)`, of one image `(1, C, S, S)`: members, symmetries in turn."""
+    draws = []
+    for index in range(count):
+        network, view = networks[index % len(networks)], index % SYMMETRIES
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            drawn = network.draw(dihedral(pixels, view))  # [1, S, S]
+        draws.append(undo_dihedral(drawn, view))
+    return torch.cat(draws)
+
+
+def validate(network: Baseline, split: SegmentationSplit, count: int) -> float:
+    """Mean Dice against the raters' majority of the first `count` rows in a fixed random order, one view each."""
+    rows = torch.randperm(len(split), generator=seeded_generator(0))[:count].tolist()
+    scores = []
+    for row in rows:
+        majority = (split.raters(row) > 0).float().mean(dim=0) >= 0.5  # [S, S]
+        scores.append(dice((draw_views([network], split.pixels([row]), 1)[0] >= 0.5).numpy(), majority.numpy()))
+    return float(np.mean(scores))
+
+
+def look(network: Baseline, ema: EMAModel, progress: dict, validation: SegmentationSplit, count: int) -> float:
+    """Validates the averaged weights, which `progress` keeps if none before had a better Dice."""
+    network.eval()
+    ema.store(network.parameters())
+    ema.copy_to(network.parameters())
+    score = validate(network, validation, count)
+    if score > progress["validation_dice"]:
+        progress |= {"validation_dice": score, "best_step": progress["steps"]}
+        progress["weights"] = {name: value.clone() for name, value in network.state_dict().items()}
+    ema.restore(network.parameters())
+    network.train()
+    return score
+
+
+def save(checkpoint: Path, progress: dict, **parts: nn.Module):
+    """Writes everything that the rest of the training depends on, or nothing."""
+    state = {name: part.state_dict() for name, part in parts.items()}
+    state |= {"progress": progress, "random": torch.get_rng_state()}
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, checkpoint.with_suffix(".partial"))
+    checkpoint.with_suffix(".partial").rename(checkpoint)
+
+
+def load(checkpoint: Path, **parts: nn.Module) -> dict:
+    """Puts the parts back as they were saved; returns the progress, a new one where there is no checkpoint yet."""
+    if not checkpoint.exists():
+        return {"steps": 0, "core_seconds": 0.0, "looks": 0, "validation_dice": -1.0, "best_step": 0}
+    state = torch.load(checkpoint, weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    torch.set_rng_state(state["random"])
+    return state["progress"]
+
+
+def fit(
+    network: Baseline,
+    config: Config,
+    train: SegmentationSplit,
+    validation: SegmentationSplit,
+    seconds: float,
+    seed: int,
+    checkpoint: Path,
+) -> dict:
+    """Trains for so many seconds of core time, leaving the best averaged weights in `network`; validation is free."""
+    # 1. set up, or resume
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=config.weight_decay)
+    ema = EMAModel(network.parameters(), decay=config.ema_decay, use_ema_warmup=True)
+    parts = {"network": network, "optimizer": optimizer, "ema": ema}
+    progress = load(checkpoint, **parts)
+    bar = tqdm(total=round(seconds), initial=round(progress["core_seconds"]), unit="s", desc="train")
+    network.train()
+    while progress["core_seconds"] < seconds:
+        started, spent = time.process_time(), progress["core_seconds"]
+        # 2. a batch, which depends on seed and step alone
+        positions = range(progress["steps"] * config.batch_size, (progress["steps"] + 1) * config.batch_size)
+        rows = rows_at(positions, len(train), seed)
+        generators = [seeded_generator(seed, position) for position in positions]
+        images, labels = train.batch(rows, generators, config.affine)  # [B, C, S, S], [B, S, S]
+        # 3. a step: linear warm-up, then half a cosine over the time that is given
+        for group in optimizer.param_groups:
+            warmed = min(1, (progress["steps"] + 1) / 50)
+            group["lr"] = LEARNING_RATE * warmed * (1 + math.cos(math.pi * spent / seconds)) / 2
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = network.loss(images, labels)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        ema.step(network.parameters())
+        progress["steps"] += 1
+        progress["core_seconds"] = spent + time.process_time() - started
+        # 4. validate, save
+        if progress["core_seconds"] >= seconds * (progress["looks"] + 1) / LOOKS:
+            progress["looks"] += 1
+            score = look(network, ema, progress, validation, config.validation_images)
+            save(checkpoint, progress, **parts)
+            bar.set_postfix(loss=loss.item(), dice=score)
+        bar.n = min(round(progress["core_seconds"]), bar.total)
+        bar.refresh()
+    # 5. the best weights
+    bar.close()
+    network.load_state_dict(progress["weights"])
+    network.eval()
+    return {name: value for name, value in progress.items() if name not in ("weights", "looks")}
