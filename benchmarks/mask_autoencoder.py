@@ -33,6 +33,7 @@ ROOT = training_path.ROOT
 VARIANTS = {
     "weight-1": ("cross entropy, weight 1", ["--foreground-weight", "1"]),
     "weight-2": ("cross entropy, weight 2", ["--foreground-weight", "2"]),
+    "weight-5": ("cross entropy, weight 5", ["--foreground-weight", "5"]),
     "weight-10": ("cross entropy, weight 10", ["--foreground-weight", "10"]),
     "weight-50": ("cross entropy, weight 50", ["--foreground-weight", "50"]),
     "frequency": ("cross entropy, weight by pixel frequency", ["--foreground-weight", "none"]),
