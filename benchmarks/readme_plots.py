@@ -6,7 +6,14 @@ import training_path
 from plots import BLUE, GREY, ORANGE, new_figure, save_figure
 from readme_results import LABELS, PLOTS, TITLES, baselines, datasets, ours, several_masks
 
-STYLES = (("#D55E00", "--"), ("#009E73", "-."), ("#CC79A7", ":"), (ORANGE, (0, (5, 1))), ("#56B4E9", (0, (1, 1))))
+STYLES = {
+    "pretrained_unet": ("#D55E00", "--"),
+    "dynunet": ("#009E73", "-."),
+    "dynunet-monte-carlo": ("#CC79A7", ":"),
+    "dynunet-ensemble-4": (ORANGE, (0, (5, 1))),
+    "segformer": ("#56B4E9", (0, (1, 1))),
+    "conditional_vae": (GREY, (0, (3, 1, 1, 1))),
+}
 SHORT = {name: TITLES[name].split(",")[0] for name in datasets()}
 
 
@@ -48,13 +55,12 @@ def plot_risk_coverage():
     figure, panels = new_figure(len(SHORT))
     named = {}
     for axes, (dataset, name) in zip(panels, SHORT.items(), strict=True):
-        styles = zip(baselines(dataset), STYLES, strict=False)
-        lines = [(entry, LABELS[entry["network"]], *style) for entry, style in styles]
+        lines = [(entry, LABELS[entry["network"]], *STYLES[entry["network"]]) for entry in baselines(dataset)]
         for results, label, colour, dash in [*lines, (ours(dataset), "medseglatdiff", BLUE, "-")]:
             curve = results["curves"]["risk_coverage_disagreement" if several_masks(results) else "risk_coverage"]
             (named[label],) = axes.plot(curve["coverage"], curve["risk"], color=colour, ls=dash)
         axes.set(title=name, xlabel="share of images kept", ylabel="mean error (1 - Dice)", ylim=(0, None))
-    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=len(named))
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4)
     return figure
 
 
