@@ -40,18 +40,13 @@ EPSILON = {
     "beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "prediction_type": "epsilon",
     "timestep_spacing": "trailing", "clip_sample": False,
 }  # fmt: skip
-AUTOENCODER = {
-    "image_encoder": None,
-    "image_vae": {"block_out_channels": [32, 64], "latent_channels": 16},
-    "image_vae_steps": 300,
-}
 ABLATIONS = {
     "target": {"random rater": {}, "consensus": {"target": "consensus"}},
     "encoder-training": {"trained on": {}, "frozen": {"train_image_encoder": False}},
-    "condition": {"ImageNet features": {}, "autoencoder": AUTOENCODER},
+    "condition": {"autoencoder": {}, "ImageNet features": {"image_encoder": {"downsampling_factor": 4}}},
     "prediction": {"v, zero SNR": {}, "epsilon": {"scheduler": EPSILON}},
     "latents": {"scaled": {}, "unscaled": {"scale_latents": False}},
-    "space": {"latents": AUTOENCODER, "pixels": {"unet": UNET}},
+    "space": {"latents": {}, "pixels": {"unet": UNET}},
     "augmentation": {"symmetries": {"affine": 0.0}, "and affine": {"affine": 0.3}},
 }
 COSTS = ("training_core_seconds", "sampling_core_seconds")
