@@ -80,7 +80,6 @@ class Config:
     warmup_steps: int = 50
     max_grad_norm: float = 1.0
     ema_decay: float = 0.995
-    energy_ema_decay: float = 0.99  # shorter, as the stage is: the average must forget the weights it started from
     # validation and checkpoints
     validation_every: int = 200  # optimiser steps
     validation_images: int = 16

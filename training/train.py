@@ -181,8 +181,7 @@ def train_energy(config: Config, train, validation, start: Path | str, publisher
     """Trains the sampler of the pipeline at `start` on, and saves it as the run's pipeline."""
     pipeline = MedSegLatDiffPipeline.from_pretrained(start).to(PartialState().device)
     stage = EnergyStage(config, train, validation, pipeline)
-    own = dataclasses.replace(config, ema_decay=config.energy_ema_decay)
-    fit(stage, own, config.energy_steps, config.energy_learning_rate, config.energy_batch_size, publisher)
+    fit(stage, config, config.energy_steps, config.energy_learning_rate, config.energy_batch_size, publisher)
     rows = {"train": len(train), "validation": len(validation)}
     output_dir = Path(config.output_dir)
     stages = earlier_stages(start, config) | summaries(output_dir, "energy")
