@@ -119,8 +119,9 @@ def fit(
         progress["steps"] += 1
         progress["core_seconds"] = spent + time.process_time() - started
         # 4. validate, save
-        if progress["core_seconds"] >= seconds * (progress["looks"] + 1) / LOOKS:
-            progress["looks"] += 1
+        due = min(int(LOOKS * progress["core_seconds"] / seconds), LOOKS)
+        if due > progress["looks"]:
+            progress["looks"] = due
             score = look(network, ema, progress, validation, config.validation_images)
             save(checkpoint, progress, **parts)
             bar.set_postfix(loss=loss.item(), dice=score)

@@ -89,12 +89,31 @@ def test_training_keeps_the_best_weights_of_its_looks(split, tmp_path):
     assert baseline_training.validate(network, split, 4) == training["validation_dice"]
 
 
+class Interrupted:
+    """A split that is interrupted as soon as there is a checkpoint."""
+
+    def __init__(self, split, checkpoint):
+        self.split, self.checkpoint = split, checkpoint
+
+    def __len__(self):
+        return len(self.split)
+
+    def batch(self, *arguments):
+        if self.checkpoint.exists():
+            raise KeyboardInterrupt
+        return self.split.batch(*arguments)
+
+
 def test_training_goes_on_from_its_checkpoint_and_ends_once(split, tmp_path):
     torch.manual_seed(0)
-    checkpoint, network = tmp_path / "checkpoint.pt", NETWORKS["dynunet"](1)
-    before = baseline_training.fit(network, CONFIG, split, split, 1.0, 0, checkpoint)
-    after = baseline_training.fit(NETWORKS["dynunet"](1), CONFIG, split, split, 1.5, 0, checkpoint)
-    assert after["steps"] > before["steps"] and after["core_seconds"] >= 1.5
+    checkpoint = tmp_path / "checkpoint.pt"
+    with pytest.raises(KeyboardInterrupt):
+        baseline_training.fit(NETWORKS["dynunet"](1), CONFIG, Interrupted(split, checkpoint), split, 2.0, 0, checkpoint)
+    network = NETWORKS["dynunet"](1)
+    before = baseline_training.load(checkpoint, network=network)
+    assert before["steps"] >= 1 and 0.2 <= before["core_seconds"] < 2
+    after = baseline_training.fit(NETWORKS["dynunet"](1), CONFIG, split, split, 2.0, 0, checkpoint)
+    assert after["steps"] > before["steps"] and after["core_seconds"] >= 2
     again = NETWORKS["dynunet"](1)
-    assert baseline_training.fit(again, CONFIG, split, split, 1.5, 0, checkpoint) == after
+    assert baseline_training.fit(again, CONFIG, split, split, 2.0, 0, checkpoint) == after
     assert baseline_training.validate(again, split, 4) == after["validation_dice"]
