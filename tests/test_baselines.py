@@ -108,7 +108,8 @@ def test_training_goes_on_from_its_checkpoint_and_ends_once(split, tmp_path):
     torch.manual_seed(0)
     checkpoint = tmp_path / "checkpoint.pt"
     with pytest.raises(KeyboardInterrupt):
-        baseline_training.fit(NETWORKS["dynunet"](1), CONFIG, Interrupted(split, checkpoint), split, 2.0, 0, checkpoint)
+        interrupted = Interrupted(split, checkpoint)
+        baseline_training.fit(NETWORKS["dynunet"](1), CONFIG, interrupted, split, 2.0, 0, checkpoint)
     network = NETWORKS["dynunet"](1)
     before = baseline_training.load(checkpoint, network=network)
     assert before["steps"] >= 1 and 0.2 <= before["core_seconds"] < 2
