@@ -65,19 +65,26 @@ def autoencoder_table(results: dict) -> list[str]:
     return [what, "", *table(head, rows)]
 
 
+def measures_table(first_column: str, entries: dict[str, dict]) -> list[str]:
+    """A line for each entry, with the measures that any of them has."""
+    shown = {name: text for name, text in (MEASURES | COSTS).items() if any(name in e for e in entries.values())}
+    rows = [
+        [label, *(NUMBER(entry[name]) if name in entry else "" for name in shown)] for label, entry in entries.items()
+    ]
+    return table([first_column, *shown.values()], rows)
+
+
 def sampling_table(results: dict) -> list[str]:
     """One pipeline under other numbers of steps, other noise and fewer masks."""
+    default = results["default_steps"]
     entries = {f"{steps} steps": entry for steps, entry in results["by_steps"].items()}
-    entries |= {f"{results['default_steps']} steps, {n} noise": entry for n, entry in results["by_noise"].items()}
-    first = next(iter(entries.values()))
-    shown = {name: text for name, text in (MEASURES | COSTS).items() if name in first}
-    rows = [[label, *(NUMBER(entry[name]) for name in shown)] for label, entry in entries.items()]
-    default = results["by_steps"].get(str(results["default_steps"]), first)["by_num_masks"]
-    fewer = [[count, *(NUMBER(value) for value in block.values())] for count, block in default.items()]
-    names = [MEASURES[name] for name in next(iter(default.values()))]
+    entries |= {f"{default} steps, {noise} noise": entry for noise, entry in results["by_noise"].items()}
     what = f"{results['num_images']} images of the {results['split']} split, {results['num_masks']} masks, seed 0."
-    by_masks = f"By number of masks, {results['default_steps']} steps:"
-    return [what, "", *table(["sampling", *shown.values()], rows), "", by_masks, "", *table(["masks", *names], fewer)]
+    fewer = f"Fewer masks, {default} steps:"
+    return [
+        what, "", *measures_table("sampling", entries), "",
+        fewer, "", *measures_table("masks", results["by_num_masks"]),
+    ]  # fmt: skip
 
 
 def section(path: Path, kind: str) -> list[str]:

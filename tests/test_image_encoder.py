@@ -44,6 +44,17 @@ def test_condition_has_the_latents_size(factor):
     assert encoder.condition(torch.zeros(2, 1, 64, 96)).shape == (2, 5, 64 // factor, 96 // factor)
 
 
+def test_condition_knows_where_in_a_cell_an_edge_runs():
+    torch.manual_seed(0)
+    encoder = MedSegLatDiffImageEncoder(downsampling_factor=8).eval()
+    stride_2 = torch.zeros(1, 16, 32, 32)
+    stride_2[..., 8] = 1  # a line in the first of the four columns of a cell
+    moved = stride_2.roll(2, dims=3)  # in its third
+    one, other = encoder.projections[0](stride_2), encoder.projections[0](moved)
+    assert one.shape == (1, 64, 8, 8)
+    assert (one - other)[..., 2].abs().max() > 0.01 and torch.equal(one[..., :2], other[..., :2])
+
+
 def test_grey_is_repeated(encoder):
     grey = MedSegLatDiffImageEncoder(in_channels=1, condition_channels=3).eval()
     grey.load_state_dict(encoder.state_dict())

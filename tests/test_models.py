@@ -134,6 +134,15 @@ def test_quantizer_takes_the_nearest_code():
     assert torch.isclose(commitment, (quantized - latents).square().mean())
 
 
+def test_quantizer_learns_the_same_codes_in_half_precision():
+    one, other = (tiny_vae(bottleneck="vq", num_codes=8).quantizer.train() for _ in range(2))
+    latents = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    one(latents.float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        other(latents)
+    assert torch.equal(one.codes, other.codes)
+
+
 def test_quantizer_revives_dead_codes_and_fits_the_data():
     quantizer = tiny_vae(bottleneck="vq", num_codes=8).quantizer.train()
     quantizer.codes.fill_(100.0).add_(torch.arange(8)[:, None])

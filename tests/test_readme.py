@@ -32,6 +32,14 @@ def test_ablations_are_current(tmp_path, monkeypatch):
     assert text == (ROOT / "benchmarks" / "ABLATIONS.md").read_text(), "run `make results`"
 
 
+def test_a_measure_that_one_entry_lacks_stays_empty_there():
+    entries = {"1": {"dice": 0.5, "ged": 0.75}, "2": {"dice": 0.25, "ged": 0.5, "diversity": 0.125}}
+    header, _, *rows = ablation_tables.measures_table("masks", entries)
+    assert [cell.strip() for cell in header.split("|")[1:-1]] == ["masks", "Dice", "GED", "diversity"]
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
+    assert cells == [["1", "0.500", "0.750", ""], ["2", "0.250", "0.500", "0.125"]]
+
+
 def test_snippet_runs(monkeypatch):
     monkeypatch.chdir(ROOT)
     (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)

@@ -19,7 +19,7 @@ STAGES = (
     (6, 5, 2, 192, 4),
     (6, 3, 1, 320, 1),
 )
-TAPPED = (0, 1, 2, 4, 6)  # the last stage at each of the strides 2, 4, 8, 16, 32
+TAPPED = {0: 2, 1: 4, 2: 8, 4: 16, 6: 32}  # the last stage at each stride, and the stride
 
 
 class SameConv2d(nn.Conv2d):
@@ -56,6 +56,7 @@ class InvertedResidual(nn.Module):
 class MedSegLatDiffImageEncoder(MedSegLatDiffModel, ConfigMixin):
     """EfficientNet-Lite0's features at strides 2 to 32, fused at the resolution of the mask latents.
 
+    Finer scales keep where in a latent's cell an edge runs: their projection is a convolution as large as the cell.
     Its batch normalisation always uses the stored statistics: batches of a few images have none worth learning.
 
     Args:
@@ -85,7 +86,10 @@ class MedSegLatDiffImageEncoder(MedSegLatDiffModel, ConfigMixin):
             shape = (out_channels, out_channels, expansion, kernel_size, 1)
             self.stages.append(nn.Sequential(first, *(InvertedResidual(*shape) for _ in range(repeats - 1))))
             width = out_channels
-        self.projections = nn.ModuleList(nn.Conv2d(STAGES[index][3], fused_channels, 1) for index in TAPPED)
+        self.projections = nn.ModuleList()
+        for index, stride in TAPPED.items():
+            cell = max(1, downsampling_factor // stride)
+            self.projections.append(nn.Conv2d(STAGES[index][3], fused_channels, cell, stride=cell))
         self.fuse = nn.Sequential(
             nn.GroupNorm(norm_num_groups, fused_channels),
             nn.SiLU(),
@@ -145,10 +149,8 @@ class MedSegLatDiffImageEncoder(MedSegLatDiffModel, ConfigMixin):
         size = [side // self.config.downsampling_factor for side in images.shape[2:]]
         fused = 0
         for feature, projection in zip(self.features(images), self.projections, strict=True):
-            projected = projection(feature)  # [B, fused_channels, H/stride, W/stride]
-            larger = projected.shape[2] > size[0]
-            options = {"mode": "area"} if larger else {"mode": "bilinear", "align_corners": False}
-            fused = fused + F.interpolate(projected, size, **options)  # [B, fused_channels, h, w]
+            projected = projection(feature)  # [B, fused_channels, h, w], or less of a coarser scale
+            fused = fused + F.interpolate(projected, size, mode="bilinear")  # [B, fused_channels, h, w]
         return self.fuse(fused)  # [B, condition_channels, h, w]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
