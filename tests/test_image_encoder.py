@@ -72,6 +72,17 @@ def test_training_leaves_the_statistics_alone(encoder):
     assert encoder.stem[0].weight.grad.abs().max() > 0
 
 
+def test_depthwise_convolutions_keep_full_precision():
+    torch.manual_seed(0)
+    depthwise = MedSegLatDiffImageEncoder().stages[2][0].layers[3]
+    hidden_states = torch.randn(1, depthwise.in_channels, 8, 8)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert depthwise.groups == depthwise.in_channels == 144
+        actual = depthwise(hidden_states)
+    with torch.no_grad():
+        assert torch.equal(actual, depthwise(hidden_states))  # the same bits with and without autocast
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 64, 64), (1, 3, 40, 64), (3, 64, 64)])
 def test_wrong_images_are_named(encoder, shape):
     with pytest.raises(ValueError, match="`images` must have shape"):

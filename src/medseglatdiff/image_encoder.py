@@ -31,9 +31,18 @@ class SameConv2d(nn.Conv2d):
         return super().forward(F.pad(hidden_states, padding))
 
 
+class DepthwiseConv2d(SameConv2d):
+    """One filter per channel, in full precision always: on a CPU its gradient in bfloat16 takes three times as long."""
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            return super().forward(hidden_states.to(self.weight.dtype))
+
+
 def conv_norm(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> list:
     """A convolution without bias and its batch normalisation, in TensorFlow's settings."""
-    conv = SameConv2d(in_channels, out_channels, kernel_size, stride, groups=groups, bias=False)
+    kind = SameConv2d if groups == 1 else DepthwiseConv2d
+    conv = kind(in_channels, out_channels, kernel_size, stride, groups=groups, bias=False)
     return [conv, nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.01)]
 
 
@@ -136,6 +145,7 @@ class MedSegLatDiffImageEncoder(MedSegLatDiffModel, ConfigMixin):
                 f"multiples of 32, but was {tuple(images.shape)}."
             )
         pixels = (images.expand(-1, 3, -1, -1) * 127.5 + 0.5) / 128  # [B, 3, H, W]: (0..255 - 127) / 128
+        pixels = pixels.contiguous(memory_format=torch.channels_last)  # a third faster on a CPU
         hidden_states, taps = self.stem(pixels), []  # [B, 32, H/2, W/2]
         for index, stage in enumerate(self.stages):
             hidden_states = stage(hidden_states)  # [B, width, H/stride, W/stride]
