@@ -56,9 +56,9 @@ def autoencoder_table(results: dict) -> list[str]:
         parts = [f"{row[name][m]:.2%}" if m == "missed" else NUMBER(row[name][m]) for name, m in columns]
         rows.append([label, f"{row['all']['dice']:.4f}{std}", f"{row['all']['iou']:.4f}", *parts])
     first = next(iter(results["variants"].values()))
-    counts = ", ".join(f"{first[name]['masks']} of {name}" for name in strata)
+    counts = "".join(f", {first[name]['masks']} of {name}" for name in strata)
     what = (
-        f"{first['all']['masks']} non-empty masks of the {results['split']} split ({counts}); {results['steps']} "
+        f"{first['all']['masks']} non-empty masks of the {results['split']} split{counts}; {results['steps']} "
         f"steps of {results['batch_size']} masks; means over {results['runs']} seeds."
     )
     head = ["variant", "Dice", "IoU", *(f"{'Dice' if m == 'dice' else 'missed'}, {name}" for name, m in columns)]

@@ -32,7 +32,7 @@ class SameConv2d(nn.Conv2d):
 
 
 class DepthwiseConv2d(SameConv2d):
-    """One filter per channel, in full precision always: on a CPU its gradient in bfloat16 takes three times as long."""
+    """One filter per channel, in full precision: on a CPU its gradient takes three times as long in bfloat16."""
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         with torch.autocast(hidden_states.device.type, enabled=False):
