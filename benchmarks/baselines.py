@@ -4,11 +4,11 @@
         --core-minutes 91
 
 The same batches, augmentation, validation rows, test images, metrics and symmetries of the square as the pipeline's.
-Time is that of this process on its cores, as the `cpu_hours` of a pipeline's training.json: what else the machine does
-costs nobody anything. `--members 4` shares the minutes among four networks from different seeds: an ensemble.
-`--monte-carlo` measures the same trained network with its dropout left on. Interrupted, training goes on from its
-last checkpoint in outputs/baselines/. Results: `benchmarks/baselines/DATASET-NETWORK.json`; where that file exists
-nothing is done.
+Time is that of this process on its cores, as the `cpu_hours` of a pipeline's training.json. Threads that wait for one
+another count too: beside other work, train with `OMP_NUM_THREADS=1`. `--members 4` shares the minutes among four
+networks from different seeds: an ensemble. `--monte-carlo` measures the same trained network with its dropout left on.
+Interrupted, training goes on from its last checkpoint in outputs/baselines/. Results:
+`benchmarks/baselines/DATASET-NETWORK.json`; where that file exists nothing is done.
 """
 
 import argparse
