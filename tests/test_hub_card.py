@@ -29,7 +29,7 @@ def evaluated(num_raters: int) -> dict:
         measured = [measure_row(row, 4, 0, prediction) for row, prediction in zip(rows, predictions, strict=True)]
         by_steps[str(steps)] = summarize(measured, 4) | {"masks_per_second": 25 / steps}
     around = dict(dataset="data/lidc-idri", split="test", limit=None, num_inference_steps=2, scheduler="DDIMScheduler")
-    return {**around, **by_steps["2"], "device": "test CPU", "by_steps": by_steps}
+    return {**around, **by_steps["2"], "device": "test CPU", "mixed_precision": "bf16", "by_steps": by_steps}
 
 
 @pytest.fixture(scope="module")

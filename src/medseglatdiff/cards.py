@@ -173,9 +173,9 @@ def result_facts(results: dict, data_name: str) -> dict:
         f"{results['num_images']:,} images of {results['num_groups']:,} groups of the `{results['split']}` split of "
         f"{data_name}{', chosen at random' if results['limit'] else ''}; {results['num_masks']} masks per image, "
         f"{results['num_inference_steps']} steps of {results['scheduler']}, seed {results['seed']}, on "
-        f"{results['device']}{speed}. In brackets: 95 % bootstrap intervals over groups. Dice, IoU and distances "
-        f"refer to the raters' majority. Data fingerprint `{results['data_fingerprint']}`; all numbers stand in "
-        "`results.json`."
+        f"{results['device']}, mixed precision {results['mixed_precision']}{speed}. In brackets: 95 % bootstrap "
+        "intervals over groups. Dice, IoU and distances refer to the raters' majority. Data fingerprint "
+        f"`{results['data_fingerprint']}`; all numbers stand in `results.json`."
     )
     if results.get("antithetic"):
         summary += (
