@@ -77,7 +77,7 @@ def measures_table(first_column: str, entries: dict[str, dict]) -> list[str]:
 def sampling_table(results: dict) -> list[str]:
     """One pipeline under other numbers of steps, other noise and fewer masks."""
     default = results["default_steps"]
-    entries = {f"{steps} steps": entry for steps, entry in results["by_steps"].items()}
+    entries = {f"{steps} step" + "s" * (steps != "1"): entry for steps, entry in results["by_steps"].items()}
     entries |= {f"{default} steps, {noise} noise": entry for noise, entry in results["by_noise"].items()}
     what = f"{results['num_images']} images of the {results['split']} split, {results['num_masks']} masks, seed 0."
     fewer = f"Fewer masks, {default} steps:"

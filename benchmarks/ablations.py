@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+import script_paths
 import torch
-import training_path
 from autoencoders import ImageAutoencoderStage, MaskAutoencoderStage
 from config import Config, parse_config
 from denoiser import DenoiserStage
@@ -33,7 +33,7 @@ from medseglatdiff.data import load_split, open_split
 from medseglatdiff.evaluation import measure_row, predict
 from medseglatdiff.summary import summarize
 
-ROOT = training_path.ROOT
+ROOT = script_paths.ROOT
 
 
 EPSILON = {

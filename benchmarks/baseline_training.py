@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+import script_paths
 import torch
-import training_path
 from baseline_networks import Baseline
 from config import Config
 from diffusers.training_utils import EMAModel
@@ -22,7 +22,7 @@ from medseglatdiff.data import SegmentationSplit, rows_at, seeded_generator
 from medseglatdiff.metrics import dice
 
 LEARNING_RATE, LOOKS, SYMMETRIES = 1e-3, 10, 8
-CHECKPOINTS = training_path.ROOT / "outputs" / "baselines"
+CHECKPOINTS = script_paths.ROOT / "outputs" / "baselines"
 
 
 @torch.no_grad()

@@ -18,8 +18,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import script_paths
 import torch
-import training_path
 from baseline_networks import NETWORKS, Baseline
 from baseline_training import CHECKPOINTS, SYMMETRIES, draw_views, fit
 from config import Config, parse_config
@@ -32,7 +32,7 @@ from medseglatdiff.evaluation import measure_row
 from medseglatdiff.images import preprocess, resize_probabilities
 from medseglatdiff.summary import summarize
 
-ROOT = training_path.ROOT
+ROOT = script_paths.ROOT
 
 
 def predict(networks: list[Baseline], row: dict, config: Config, num_masks: int) -> tuple:

@@ -15,13 +15,11 @@ import time
 from pathlib import Path
 
 import psutil
+import script_paths
+from archives import Source
 from datasets import Image, List, load_dataset
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "dataset_scripts"))  # scripts, not a package: what follows is imported from there
-
-from archives import Source  # noqa: E402
-
+ROOT = script_paths.ROOT
 ARCHIVE = Path(os.environ.get("MEDSEGLATDIFF_DATA", ROOT.parent / "shared" / "data")) / "LIDC-IDRI-slices.zip"
 TARGET = {"seconds": 240, "peak_gb": 2}
 

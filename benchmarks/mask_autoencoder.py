@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import script_paths
 import torch
-import training_path
 from autoencoders import MaskAutoencoderStage
 from config import parse_config
 from tqdm import tqdm
@@ -27,7 +27,7 @@ from medseglatdiff import MedSegLatDiffVAE
 from medseglatdiff.data import load_split, one_hot, open_split, seeded_generator
 from medseglatdiff.metrics import dice, iou
 
-ROOT = training_path.ROOT
+ROOT = script_paths.ROOT
 
 
 VARIANTS = {

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import training_path
+import script_paths
 from plots import BLUE, GREY, ORANGE, new_figure, save_figure
 from readme_results import LABELS, PLOTS, TITLES, baselines, datasets, ours, several_masks
 
@@ -65,7 +65,7 @@ def plot_risk_coverage():
 
 
 def main():
-    folder = Path(training_path.ROOT, "benchmarks", "plots")
+    folder = Path(script_paths.ROOT, "benchmarks", "plots")
     folder.mkdir(exist_ok=True)
     figures = {"samples": plot_samples, "reliability": plot_reliability, "risk_coverage": plot_risk_coverage}
     for name in PLOTS:

@@ -14,7 +14,7 @@ import shlex
 import sys
 from pathlib import Path
 
-import training_path
+import script_paths
 from ablations import MEASURES, measure
 from provenance import git_commit, hardware, versions
 
@@ -58,7 +58,7 @@ def main():
     for way in ("independent", "antithetic"):
         pipeline.register_to_config(antithetic=way == "antithetic")
         results["by_noise"][way] = shortened(measure(pipeline, rows, options.limit, options.num_masks, default))
-    out = training_path.ROOT / "benchmarks" / "ablations" / f"sampling-{options.name or options.pipeline.name}.json"
+    out = script_paths.ROOT / "benchmarks" / "ablations" / f"sampling-{options.name or options.pipeline.name}.json"
     out.parent.mkdir(exist_ok=True)
     partial = out.with_suffix(".partial")
     partial.write_text(json.dumps(results, indent=2) + "\n")

@@ -1,11 +1,11 @@
-"""Makes the scripts of training/ importable for the benchmarks: they are scripts, not a package.
+"""Makes the scripts of training/ and dataset_scripts/ importable for the benchmarks: they are scripts, not packages.
 
-Imported as a whole (`import training_path`), which import sorting puts before every `from ... import`. The folder
-comes last on the path, for its evaluate.py must not hide the library evaluate.
+Imported as a whole (`import script_paths`), which import sorting puts before every `from ... import`. The folders
+come last on the path, for training/evaluate.py must not hide the library evaluate.
 """
 
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT / "training"))
+sys.path += [str(ROOT / "training"), str(ROOT / "dataset_scripts")]

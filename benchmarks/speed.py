@@ -14,10 +14,10 @@ import sys
 import time
 from pathlib import Path
 
+import script_paths
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "training"))
+ROOT = script_paths.ROOT
 MEASURED_STEPS = 12
 MEASUREMENTS = ("sampling", "mask_vae", "image_vae", "unet", "energy")
 

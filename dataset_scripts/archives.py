@@ -121,8 +121,8 @@ def _open_tar(path: Path) -> tarfile.TarFile:
         start = file.read(6)
     opener = next((opener for magic, opener in COMPRESSED.items() if start.startswith(magic)), None)
     if opener is None:
-        return tarfile.open(path)  # noqa: SIM115
-    plain = tempfile.TemporaryFile()  # noqa: SIM115
+        return tarfile.open(path)  # noqa: SIM115 (stays open: its members are read on demand)
+    plain = tempfile.TemporaryFile()  # noqa: SIM115 (the archive that is returned reads it)
     with opener(path) as packed:
         while chunk := packed.read(2**20):
             plain.write(chunk)

@@ -65,5 +65,6 @@ def pipeline() -> MedSegLatDiffPipeline:
 def real_data() -> Path:
     folder = Path(os.environ.get("MEDSEGLATDIFF_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not folder.is_dir():
+        # their licences keep them out of the repository, and so out of CI
         pytest.skip(f"needs the real data sets in {folder} (MEDSEGLATDIFF_DATA)")
     return folder

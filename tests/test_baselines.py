@@ -1,23 +1,17 @@
 """The baselines that the pipelines are compared with: their networks, losses and predictions."""
 
 import itertools
-import sys
-from pathlib import Path
 
+import baseline_training
+import baselines
 import numpy as np
 import PIL.Image
 import pytest
 import torch
+from baseline_networks import NETWORKS, Baseline
 
-ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "benchmarks"))
-
-import baseline_training  # noqa: E402
-import baselines  # noqa: E402
-from baseline_networks import NETWORKS, Baseline  # noqa: E402
-
-from medseglatdiff.data import load_split  # noqa: E402
-from medseglatdiff.phantom import phantom_rows  # noqa: E402
+from medseglatdiff.data import load_split
+from medseglatdiff.phantom import phantom_rows
 
 
 @pytest.fixture(params=NETWORKS, scope="module")

@@ -1,21 +1,14 @@
 """What the benchmarks compute from their runs, in closed form; the runs themselves are too long for a test."""
 
-import sys
-from pathlib import Path
-
+import ablations
+import mask_autoencoder
 import numpy as np
 import pytest
 import torch
+from mask_autoencoder import parse_config
 
 from medseglatdiff.data import load_split, one_hot
 from medseglatdiff.phantom import phantom_rows
-
-ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "benchmarks"))
-
-import ablations  # noqa: E402
-import mask_autoencoder  # noqa: E402
-from mask_autoencoder import parse_config  # noqa: E402
 
 
 def test_reconstructions_are_measured_by_area():

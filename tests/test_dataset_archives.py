@@ -2,17 +2,13 @@
 
 import os
 import pickle
-import sys
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "dataset_scripts"))
-
-from archives import Source  # noqa: E402
-from dataset_fixtures import write_folder, write_zip  # noqa: E402
+from archives import Source
+from dataset_fixtures import write_folder, write_zip
 
 FILES = {f"in/{name}": name.encode() * 1000 for name in ("a/1.png", "a/2.png", "b/1.png", "notes.txt")}
 

@@ -8,20 +8,16 @@ import sys
 import time
 from pathlib import Path
 
+import cvc_clinicdb
+import folder
+import isic2018
+import lidc_idri
 import numpy as np
+import phantom
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "dataset_scripts"))
-
-import cvc_clinicdb  # noqa: E402
-import folder  # noqa: E402
-import isic2018  # noqa: E402
-import lidc_idri  # noqa: E402
-import phantom  # noqa: E402
-from archives import Source  # noqa: E402
-from common import split_of  # noqa: E402
-from dataset_fixtures import (  # noqa: E402
+from archives import Source
+from common import split_of
+from dataset_fixtures import (
     disc,
     encode,
     isic,
@@ -32,7 +28,9 @@ from dataset_fixtures import (  # noqa: E402
     write_folder,
     write_zip,
 )
-from picture_files import BadFile, read_mask  # noqa: E402
+from picture_files import BadFile, read_mask
+
+ROOT = Path(__file__).resolve().parent.parent
 
 BUILDERS = {module.__name__: module for module in (lidc_idri, cvc_clinicdb, isic2018, folder, phantom)}
 

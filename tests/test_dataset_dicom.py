@@ -1,18 +1,14 @@
 """LIDC-IDRI from synthetic DICOM series with XML: known shapes, several readers, and every kind of broken series."""
 
 import io
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "dataset_scripts"))
-
-import lidc_idri  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-from archives import Source  # noqa: E402
-from dataset_fixtures import rows_of, write_folder  # noqa: E402
-from lidc_contours import parse_annotations  # noqa: E402
-from lidc_dicom import series_jobs, series_rows, series_strays  # noqa: E402
+import lidc_idri
+import numpy as np
+import pytest
+from archives import Source
+from dataset_fixtures import rows_of, write_folder
+from lidc_contours import parse_annotations
+from lidc_dicom import series_jobs, series_rows, series_strays
 
 pydicom = pytest.importorskip("pydicom", reason="DICOM needs pydicom")
 WINDOW = (-600.0, 1500.0)

@@ -2,18 +2,14 @@
 
 import io
 import json
-import sys
 from pathlib import Path
 
+import folder
 import numpy as np
 import PIL.Image
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "dataset_scripts"))
-
-import folder  # noqa: E402
-from common import split_of  # noqa: E402
-from dataset_fixtures import disc, encode, nothing_left, rgb, rows_of, write_folder  # noqa: E402
+from common import split_of
+from dataset_fixtures import disc, encode, nothing_left, rgb, rows_of, write_folder
 
 DEEP = (np.arange(256, dtype=np.uint16) * 200).reshape(16, 16)
 

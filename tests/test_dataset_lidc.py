@@ -3,16 +3,13 @@
 import importlib.util
 import pickle
 import sqlite3
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "dataset_scripts"))
-
-import lidc_idri  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-from dataset_fixtures import rows_of  # noqa: E402
-from lidc_contours import fill_polygon, group_nodules  # noqa: E402
+import lidc_idri
+import numpy as np
+import pytest
+from dataset_fixtures import rows_of
+from lidc_contours import fill_polygon, group_nodules
 
 
 def test_fill_of_known_shapes():

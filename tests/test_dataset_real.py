@@ -1,21 +1,16 @@
 """The real archives: counts and splits as published, masks bit for bit as in the archive. Skipped without them."""
 
 import json
-import sys
-from pathlib import Path
 
+import cvc_clinicdb
+import isic2018
+import lidc_idri
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "dataset_scripts"))
-
-import cvc_clinicdb  # noqa: E402
-import isic2018  # noqa: E402
-import lidc_idri  # noqa: E402
-from archives import Source  # noqa: E402
-from common import split_of  # noqa: E402
-from dataset_fixtures import rows_of, write_zip  # noqa: E402
-from lidc_slices import IMAGE, slice_jobs  # noqa: E402
-from picture_files import read_mask  # noqa: E402
+from archives import Source
+from common import split_of
+from dataset_fixtures import rows_of, write_zip
+from lidc_slices import IMAGE, slice_jobs
+from picture_files import read_mask
 
 SPLITS = ("train", "validation", "test")
 

@@ -1,18 +1,12 @@
 """ISIC-2018, CVC-ClinicDB and phantoms: layouts, sizes and splits of each."""
 
-import sys
-from pathlib import Path
-
+import cvc_clinicdb
+import isic2018
 import numpy as np
+import phantom
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "dataset_scripts"))
-
-import cvc_clinicdb  # noqa: E402
-import isic2018  # noqa: E402
-import phantom  # noqa: E402
-from common import split_of  # noqa: E402
-from dataset_fixtures import cvc, disc, isic, rows_of, write_folder, write_zip  # noqa: E402
+from common import split_of
+from dataset_fixtures import cvc, disc, isic, rows_of, write_folder, write_zip
 
 SPLITS = ("train", "validation", "test")
 

@@ -72,7 +72,7 @@ def test_training_leaves_the_statistics_alone(encoder):
     assert encoder.stem[0].weight.grad.abs().max() > 0
 
 
-def test_depthwise_convolutions_keep_full_precision():
+def test_autocast_leaves_depthwise_convolutions_alone():
     torch.manual_seed(0)
     depthwise = MedSegLatDiffImageEncoder().stages[2][0].layers[3]
     hidden_states = torch.randn(1, depthwise.in_channels, 8, 8)

@@ -1,16 +1,13 @@
 """The README's numbers are those of the results files, and its Python snippet runs."""
 
 import re
-import sys
 from pathlib import Path
 
+import ablation_tables
 import pytest
+import readme_results
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import ablation_tables  # noqa: E402
-import readme_results  # noqa: E402
 
 
 def test_results_are_current(tmp_path, monkeypatch):

@@ -163,7 +163,7 @@ def only_sentences():
         yield
     except InputError:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever it is: the visitor gets a sentence, the log the place
         LOG.error("%s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
         raise InputError(texts.FAILED) from None
 

@@ -99,7 +99,7 @@ def _told(sentence: str, read, data: bytes, stretch: bool) -> Upload:
         return read(data, stretch)
     except InputError:
         raise
-    except Exception:
+    except Exception:  # parsers of a stranger's bytes raise nearly anything
         raise InputError(sentence) from None
 
 

@@ -32,7 +32,7 @@ class SameConv2d(nn.Conv2d):
 
 
 class DepthwiseConv2d(SameConv2d):
-    """One filter per channel, in full precision: on a CPU its gradient takes three times as long in bfloat16."""
+    """One filter per channel, never in autocast: on a CPU its gradient takes three times as long in bfloat16."""
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         with torch.autocast(hidden_states.device.type, enabled=False):
@@ -145,7 +145,7 @@ class MedSegLatDiffImageEncoder(MedSegLatDiffModel, ConfigMixin):
                 f"multiples of 32, but was {tuple(images.shape)}."
             )
         pixels = (images.expand(-1, 3, -1, -1) * 127.5 + 0.5) / 128  # [B, 3, H, W]: (0..255 - 127) / 128
-        pixels = pixels.contiguous(memory_format=torch.channels_last)  # a third faster on a CPU
+        pixels = pixels.contiguous(memory_format=torch.channels_last)  # as the depthwise gradients are fastest
         hidden_states, taps = self.stem(pixels), []  # [B, 32, H/2, W/2]
         for index, stage in enumerate(self.stages):
             hidden_states = stage(hidden_states)  # [B, width, H/stride, W/stride]
