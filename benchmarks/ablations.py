@@ -20,8 +20,7 @@ import script_paths
 import torch
 from autoencoders import ImageAutoencoderStage, MaskAutoencoderStage
 from config import Config, parse_config
-from denoiser import DenoiserStage
-from diffusers import DDIMScheduler
+from denoiser import DenoiserStage, untrained_pipeline
 from pixel_space import UNET, PixelCondition, PixelMasks
 from provenance import git_commit, hardware, versions
 from torch import nn
@@ -77,7 +76,7 @@ def pixel_space(config: Config, splits: tuple) -> tuple[nn.Module, nn.Module]:
 
 def train(config: Config, splits: tuple, space, folder: Path) -> MedSegLatDiffPipeline:
     """The pipeline of these settings, whose U-Net is trained in `folder`."""
-    stage = DenoiserStage(config, *splits, *space(config, splits), DDIMScheduler(**config.scheduler))
+    stage = DenoiserStage(config, *splits, untrained_pipeline(config, *space(config, splits)))
     own = Config(**{**vars(config), "output_dir": str(folder)})
     fit(stage, own, config.unet_steps, config.unet_learning_rate, config.batch_size)
     return stage.pipeline()

@@ -54,8 +54,7 @@ def measure_training(options: argparse.Namespace) -> dict:
     """Images per second of one stage's forward pass, backward pass and optimiser step, batches included."""
     from autoencoders import ImageAutoencoderStage, MaskAutoencoderStage
     from config import parse_config
-    from denoiser import DenoiserStage
-    from diffusers import DDIMScheduler
+    from denoiser import DenoiserStage, untrained_pipeline
     from energy import EnergyStage
 
     from medseglatdiff import MedSegLatDiffPipeline
@@ -68,8 +67,7 @@ def measure_training(options: argparse.Namespace) -> dict:
     if options.measure == "energy":
         stage = EnergyStage(config, split, split, MedSegLatDiffPipeline.from_pretrained(options.pipeline))
     elif stage is None:
-        scheduler = DDIMScheduler(**config.scheduler)
-        stage = DenoiserStage(config, split, split, mask_stage.module, image_stage.module, scheduler)
+        stage = DenoiserStage(config, split, split, untrained_pipeline(config, mask_stage.module, image_stage.module))
     parameters = [parameter for parameter in stage.module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters)
     stage.module.train()

@@ -28,15 +28,20 @@ from medseglatdiff.overview import colour_of
 
 
 def run(job: Job) -> Segmentation:
-    *_, masks = job.sample()
-    return job.finish(masks)
+    assert len(list(job.sample())[-1]) == job.num_candidates
+    return job.finish()
 
 
 def make_job(data: bytes, num_masks: int = 2 * CHUNK + 1, **options) -> Job:
     return Job(read_upload(data, stretch=False), tiny_pipeline(**options), "tiny", num_masks, 3, 7)
 
 
-@pytest.mark.parametrize("options", ({}, {"threshold": 0.3}, {"scheduler": PAPER_PRESET}, {"symmetries": 8}), ids=str)
+CHOSEN = {"symmetries": 8, "default_num_candidates": 3 * CHUNK, "spread": 0.8}
+
+
+@pytest.mark.parametrize(
+    "options", ({}, {"threshold": 0.3}, {"scheduler": PAPER_PRESET}, {"symmetries": 8}, CHOSEN), ids=str
+)
 def test_samples_are_the_pipelines_own_bit_for_bit(options):
     job = make_job(phantom_png(), **options)
     segmentation = run(job)

@@ -110,7 +110,9 @@ def test_energy_stage_trains_another_pipeline_on(trained, tmp_path):
     index = json.loads((tmp_path / "pipeline" / "model_index.json").read_text())
     assert index["default_num_inference_steps"] == 3
     stages = json.loads((tmp_path / "pipeline" / "training.json").read_text())["stages"]
-    assert list(stages) == ["mask_vae", "image_vae", "unet", "energy"] and stages["energy"]["step"] == 2
+    assert (
+        list(stages) == ["mask_vae", "image_vae", "unet", "start/energy", "energy"] and stages["energy"]["step"] == 2
+    )
     others = stages["unet"]["other_settings"]
     assert others["energy_inference_steps"] == 2 and others["output_dir"] == str(trained) and "seed" not in others
 
@@ -119,6 +121,20 @@ def test_energy_stage_refuses_a_pipeline_of_another_size(trained, tmp_path):
     options = {"stage": "energy", "start_from": str(trained / "pipeline"), "sample_size": 64}
     with pytest.raises(ValueError, match="`start_from` must have 1 classes at 64 pixels, but has 1 at 32"):
         main(Config(**{**TINY, **options, "output_dir": str(tmp_path)}))
+
+
+def test_a_pipeline_is_trained_on(trained, tmp_path):
+    rates = {"unet_learning_rate": 0.0, "energy_learning_rate": 1e-3}
+    options = {"start_from": str(trained / "pipeline"), "output_dir": str(tmp_path), **rates}
+    main(Config(**{**TINY, **options}))
+    before, between, after = weights(trained), weights(tmp_path / "unet"), weights(tmp_path)
+    assert before.keys() == between.keys() == after.keys()
+    assert [name for name in before if not torch.allclose(before[name], between[name], atol=1e-3)] == []
+    assert {name.split(".")[0] for name in before if not torch.equal(between[name], after[name])} >= {"unet"}
+    stages = json.loads((tmp_path / "pipeline" / "training.json").read_text())["stages"]
+    assert list(stages) == ["mask_vae", "image_vae", "start/unet", "start/energy", "unet", "energy"]
+    assert stages["start/unet"]["other_settings"]["unet_learning_rate"] == Config().unet_learning_rate
+    assert not (tmp_path / "mask_vae").exists()
 
 
 def gradients(checkpoint: Path) -> list[torch.Tensor]:
@@ -170,7 +186,7 @@ BAD_SETTINGS = [
     {"batch_size": 0},
     {"energy_masks": 1},
     {"energy_steps": 0, "stage": "energy"},
-    {"stage": "all", "start_from": "ORG/NAME"},
+    {"stage": "mask_vae", "start_from": "ORG/NAME"},
 ]
 
 

@@ -27,7 +27,7 @@ class Config:
     # run
     output_dir: str = "outputs/phantom"  # checkpoints, logs and, at the end, the pipeline
     stage: str = "all"  # mask_vae, image_vae, unet, energy or all
-    start_from: str | None = None  # folder or Hub id of the pipeline that the stage energy trains on; none: its own
+    start_from: str | None = None  # folder or Hub id of a pipeline to train on: with the stages unet, energy or all
     resume: bool = False  # go on from the last checkpoint in output_dir
     seed: int = 0
     mixed_precision: str = "bf16"  # no, bf16 or fp16
@@ -107,8 +107,8 @@ class Config:
             raise ValueError("`push_to_hub` must be set with `push_best`, but was not.")
         if self.stage == "energy" and not self.energy_steps:
             raise ValueError("`energy_steps` must be at least 1 with the stage energy, but was 0.")
-        if self.start_from and self.stage != "energy":
-            raise ValueError(f"`stage` must be energy with `start_from`, but was {self.stage!r}.")
+        if self.start_from and self.stage in ("mask_vae", "image_vae"):
+            raise ValueError(f"`stage` must be unet, energy or all with `start_from`, but was {self.stage!r}.")
         if self.energy_masks < 2:
             raise ValueError(f"`energy_masks` must be at least 2, but was {self.energy_masks}.")
         for entry in dataclasses.fields(self):

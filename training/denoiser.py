@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from config import Config
-from diffusers import SchedulerMixin
+from diffusers import DDIMScheduler
 from diffusers.utils.torch_utils import randn_tensor
 from stages import PipelineStage
 from torch import nn
 
-from medseglatdiff import MedSegLatDiffUNet, MedSegLatDiffVAE
+from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffUNet, MedSegLatDiffVAE
 from medseglatdiff.data import SegmentationSplit, one_hot
 from medseglatdiff.losses import diffusion_loss, min_snr_weights, prediction_target, weighted_cross_entropy
 
@@ -35,28 +35,29 @@ class ConditionalDenoiser(nn.Module):
         return prediction, F.pixel_shuffle(self.head(condition), self.factor)
 
 
+def untrained_pipeline(config: Config, mask_vae: MedSegLatDiffVAE, image_encoder: nn.Module) -> MedSegLatDiffPipeline:
+    """A pipeline of these two and a new U-Net, for `DenoiserStage` to train."""
+    unet = MedSegLatDiffUNet(
+        sample_size=config.sample_size // mask_vae.downsampling_factor,
+        latent_channels=mask_vae.config.latent_channels,
+        condition_channels=image_encoder.condition_channels,
+        **config.unet,
+    )
+    scheduler = DDIMScheduler(**config.scheduler)
+    return MedSegLatDiffPipeline(image_encoder, mask_vae, unet, scheduler, sample_size=config.sample_size)
+
+
 class DenoiserStage(PipelineStage):
     """Trains the U-Net to denoise a random rater's mask latent, and the image encoder with it."""
 
     name, salt = "unet", 3
 
     def __init__(
-        self,
-        config: Config,
-        train: SegmentationSplit,
-        validation: SegmentationSplit,
-        mask_vae: MedSegLatDiffVAE,
-        image_encoder: nn.Module,
-        scheduler: SchedulerMixin,
+        self, config: Config, train: SegmentationSplit, validation: SegmentationSplit, pipeline: MedSegLatDiffPipeline
     ):
-        super().__init__(config, train, validation, mask_vae, image_encoder, scheduler)
-        unet = MedSegLatDiffUNet(
-            sample_size=config.sample_size // mask_vae.downsampling_factor,
-            latent_channels=mask_vae.config.latent_channels,
-            condition_channels=image_encoder.condition_channels,
-            **config.unet,
-        )
-        self.module = ConditionalDenoiser(unet, image_encoder, config.num_classes, mask_vae.downsampling_factor)
+        super().__init__(config, train, validation, pipeline)
+        unet, encoder, factor = pipeline.unet, pipeline.image_encoder, pipeline.mask_vae.downsampling_factor
+        self.module = ConditionalDenoiser(unet, encoder, config.num_classes, factor)
         self.num_inference_steps = config.default_num_inference_steps
 
     def loss(self, module: nn.Module, positions: Sequence[int], device: torch.device) -> torch.Tensor:

@@ -48,12 +48,7 @@ class EnergyStage(PipelineStage):
     def __init__(
         self, config: Config, train: SegmentationSplit, validation: SegmentationSplit, pipeline: MedSegLatDiffPipeline
     ):
-        if pipeline.num_classes != config.num_classes or pipeline.config.sample_size != config.sample_size:
-            raise ValueError(
-                f"`start_from` must have {config.num_classes} classes at {config.sample_size} pixels, but has "
-                f"{pipeline.num_classes} at {pipeline.config.sample_size}."
-            )
-        super().__init__(config, train, validation, pipeline.mask_vae, pipeline.image_encoder, pipeline.scheduler)
+        super().__init__(config, train, validation, pipeline)
         self.num_inference_steps = config.energy_inference_steps
         self.module = FewStepSampler(pipeline.unet, pipeline.image_encoder, self.scheduler, self.num_inference_steps)
 

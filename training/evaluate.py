@@ -46,6 +46,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dataset", required=True, help='folder, Hub id, or "phantom"')
     parser.add_argument("--split", default="test")
     parser.add_argument("--num-masks", type=int, default=16, help="hypotheses per image")
+    parser.add_argument("--num-candidates", type=int, help="drawn, to choose these from (the checkpoint's own)")
     parser.add_argument("--steps", type=int, nargs="+", help="denoising steps, one or several (the checkpoint's own)")
     parser.add_argument("--limit", type=int, help="measure a random choice of so many images")
     parser.add_argument("--seed", type=int, default=0, help="of the noise and of the choice of images")
@@ -57,6 +58,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         for count in counts or []:
             if count is not None and count < 1:
                 parser.error(f"`--{name}` must be at least 1, but was {count}.")
+    if options.num_candidates is not None and options.num_candidates < options.num_masks:
+        parser.error(f"`--num-candidates` must be at least `--num-masks`, but was {options.num_candidates}.")
     if options.scheduler and not hasattr(diffusers, options.scheduler):
         parser.error(f"`--scheduler` must be a class of diffusers, but was {options.scheduler}.")
     return options
@@ -111,7 +114,8 @@ def measure(pipeline, rows, chosen: np.ndarray, steps: int, folder: Path, option
         predictions = [None] * len(batch)
         if pipeline is not None:
             with accelerator.autocast():
-                predictions = list(predict(pipeline, batch, options.num_masks, steps, options.seed, options.noise))
+                drawn = (options.seed, options.noise, options.num_candidates)
+                predictions = list(predict(pipeline, batch, options.num_masks, steps, *drawn))
         sampling_seconds += time.perf_counter() - before
         for index, row, prediction in zip(indices, batch, predictions, strict=True):
             finished.append(measure_row(row, options.num_masks, options.seed, prediction) | {"index": index})
@@ -196,6 +200,9 @@ def main(arguments: list[str] | None = None):
         results["num_inference_steps"] = steps_list[-1]
         results["scheduler"] = type(pipeline.scheduler).__name__
         results["antithetic"] = pipeline.config.antithetic
+        candidates = max(options.num_masks, pipeline.config.default_num_candidates)
+        results["num_candidates"] = options.num_candidates or candidates
+        results["spread"] = pipeline.config.spread
     results |= list(by_steps.values())[-1] | circumstances(accelerator)
     if len(by_steps) > 1:
         results["by_steps"] = by_steps

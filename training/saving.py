@@ -78,6 +78,12 @@ def summaries(output_dir: Path, *stages: str) -> dict[str, dict]:
     return {stage: json.loads(path.read_text()) for stage, path in paths.items() if path.exists()}
 
 
+def with_stage(earlier: dict[str, dict], output_dir: Path, stage: str) -> dict[str, dict]:
+    """The stages that made a pipeline and one more; where it had been one of them before, that is `start/STAGE`."""
+    renamed = {f"start/{name}" if name.split("/")[-1] == stage else name: run for name, run in earlier.items()}
+    return renamed | summaries(output_dir, stage)
+
+
 def save_pipeline(pipeline: DiffusionPipeline, config: Config, folder: Path, rows: dict[str, int], stages: dict):
     """Saves the pipeline in half precision to `folder`, and how it was trained as `training.json`.
 

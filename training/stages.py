@@ -10,8 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from config import Config
-from diffusers import SchedulerMixin
-from torch import nn
 
 from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffVAE
 from medseglatdiff.data import SegmentationSplit, rows_at, seeded_generator
@@ -39,25 +37,24 @@ class Stage:
 
 
 class PipelineStage(Stage):
-    """Trains U-Net and image encoder over a frozen mask autoencoder; validated by the masks of the pipeline they make.
+    """Trains a pipeline's U-Net and image encoder over its frozen mask autoencoder; validated by the masks it draws.
 
     A subclass sets `module`, which holds both as `unet` and `image_encoder`, and `num_inference_steps`.
     """
 
     def __init__(
-        self,
-        config: Config,
-        train: SegmentationSplit,
-        validation: SegmentationSplit,
-        mask_vae: MedSegLatDiffVAE,
-        image_encoder: nn.Module,
-        scheduler: SchedulerMixin,
+        self, config: Config, train: SegmentationSplit, validation: SegmentationSplit, pipeline: MedSegLatDiffPipeline
     ):
+        if pipeline.num_classes != config.num_classes or pipeline.config.sample_size != config.sample_size:
+            raise ValueError(
+                f"`start_from` must have {config.num_classes} classes at {config.sample_size} pixels, but has "
+                f"{pipeline.num_classes} at {pipeline.config.sample_size}."
+            )
         super().__init__(config, train, validation)
-        self.mask_vae, self.scheduler = mask_vae.eval().requires_grad_(False), scheduler
-        image_encoder.requires_grad_(config.train_image_encoder)
-        if isinstance(image_encoder, MedSegLatDiffVAE):
-            image_encoder.decoder.requires_grad_(False)  # not used from here on
+        self.mask_vae, self.scheduler = pipeline.mask_vae.eval().requires_grad_(False), pipeline.scheduler
+        pipeline.image_encoder.requires_grad_(config.train_image_encoder)
+        if isinstance(pipeline.image_encoder, MedSegLatDiffVAE):
+            pipeline.image_encoder.decoder.requires_grad_(False)  # not used from here on
 
     def pipeline(self) -> MedSegLatDiffPipeline:
         """The pipeline that these weights make."""

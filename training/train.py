@@ -18,8 +18,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object, parse_flag_from_env, set_seed
 from autoencoders import ImageAutoencoderStage, MaskAutoencoderStage
 from config import Config, parse_config
-from denoiser import DenoiserStage
-from diffusers import DDIMScheduler
+from denoiser import DenoiserStage, untrained_pipeline
 from diffusers.training_utils import EMAModel
 from energy import EnergyStage
 from progress import Progress
@@ -32,6 +31,7 @@ from saving import (
     save_checkpoint,
     save_pipeline,
     summaries,
+    with_stage,
     write_json,
 )
 from stages import PipelineStage, Stage
@@ -177,6 +177,22 @@ def load_image_encoder(config: Config, factor: int) -> MedSegLatDiffVAE | MedSeg
     return encoder
 
 
+def train_denoiser(config: Config, train, validation, folder: Path, publisher: Publisher | None):
+    """Trains the denoiser of a new pipeline, or that of `start_from` on, and saves the pipeline to `folder`."""
+    output_dir = Path(config.output_dir)
+    if config.start_from:
+        pipeline = MedSegLatDiffPipeline.from_pretrained(config.start_from)
+        stages = earlier_stages(config.start_from, config)
+    else:
+        mask_vae = MedSegLatDiffVAE.from_pretrained(output_dir / "mask_vae" / "model")
+        pipeline = untrained_pipeline(config, mask_vae, load_image_encoder(config, mask_vae.downsampling_factor))
+        stages = summaries(output_dir, "mask_vae", "image_vae")
+    stage = DenoiserStage(config, train, validation, pipeline.to(PartialState().device))
+    fit(stage, config, config.unet_steps, config.unet_learning_rate, config.batch_size, publisher)
+    rows = {"train": len(train), "validation": len(validation)}
+    save_pipeline(stage.pipeline(), config, folder, rows, with_stage(stages, output_dir, "unet"))
+
+
 def train_energy(config: Config, train, validation, start: Path | str, publisher: Publisher | None):
     """Trains the sampler of the pipeline at `start` on, and saves it as the run's pipeline."""
     pipeline = MedSegLatDiffPipeline.from_pretrained(start).to(PartialState().device)
@@ -184,7 +200,7 @@ def train_energy(config: Config, train, validation, start: Path | str, publisher
     fit(stage, config, config.energy_steps, config.energy_learning_rate, config.energy_batch_size, publisher)
     rows = {"train": len(train), "validation": len(validation)}
     output_dir = Path(config.output_dir)
-    stages = earlier_stages(start, config) | summaries(output_dir, "energy")
+    stages = with_stage(earlier_stages(start, config), output_dir, "energy")
     save_pipeline(stage.pipeline(), config, output_dir / "pipeline", rows, stages)
 
 
@@ -205,26 +221,21 @@ def main(config: Config):
     )
     # 2. mask autoencoder
     set_seed(config.seed)
-    if config.stage in ("mask_vae", "all"):
+    if config.stage in ("mask_vae", "all") and not config.start_from:
         stage = MaskAutoencoderStage(config, train, validation)
         train_autoencoder(stage, config, config.mask_vae_steps)
     # 3. image autoencoder
-    if config.stage in ("image_vae", "all") and config.image_encoder is None:
+    if config.stage in ("image_vae", "all") and not config.start_from and config.image_encoder is None:
         stage = ImageAutoencoderStage(config, train, validation)
         train_autoencoder(stage, config, config.image_vae_steps)
     # 4. denoiser and condition
     denoised = output_dir / "unet" / "pipeline" if config.energy_steps else output_dir / "pipeline"
     if config.stage in ("unet", "all"):
-        mask_vae = MedSegLatDiffVAE.from_pretrained(output_dir / "mask_vae" / "model")
-        encoder = load_image_encoder(config, mask_vae.downsampling_factor)
-        scheduler = DDIMScheduler(**config.scheduler)
-        stage = DenoiserStage(config, train, validation, mask_vae.to(state.device), encoder, scheduler)
-        fit(stage, config, config.unet_steps, config.unet_learning_rate, config.batch_size, publisher)
-        rows = {"train": len(train), "validation": len(validation)}
-        save_pipeline(stage.pipeline(), config, denoised, rows, summaries(output_dir, "mask_vae", "image_vae", "unet"))
+        train_denoiser(config, train, validation, denoised, publisher)
     # 5. the sampler as a whole
     if config.energy_steps and config.stage in ("energy", "all"):
-        train_energy(config, train, validation, config.start_from or denoised, publisher)
+        start = config.start_from if config.stage == "energy" else None
+        train_energy(config, train, validation, start or denoised, publisher)
     finished = "energy" if config.energy_steps else "unet"  # the stage after which there is a pipeline to publish
     if publisher and config.stage in (finished, "all"):
         publisher.publish_last(output_dir / "pipeline")

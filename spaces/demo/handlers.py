@@ -51,11 +51,11 @@ class Handlers:
             with only_sentences():
                 job = self.job(*inputs)
                 empty = np.zeros((0, *job.upload.image.shape[:2]), bool)
-                yield texts.progress(0, job.num_masks), RUNNING, draw_outlines(job.upload.image, empty), *HIDDEN
+                yield texts.progress(0, job.num_candidates), RUNNING, draw_outlines(job.upload.image, empty), *HIDDEN
                 for masks in job.sample():
                     picture = draw_outlines(job.upload.image, masks, range(len(masks)))
-                    yield texts.progress(len(masks), job.num_masks), RUNNING, picture, *HIDDEN
-                segmentation = job.finish(masks)
+                    yield texts.progress(len(masks), job.num_candidates), RUNNING, picture, *HIDDEN
+                segmentation = job.finish()
                 folder = new_folder()
                 files = write_downloads(job, segmentation, folder)
                 yield results(job, segmentation, files, write_numbers(job.numbers(segmentation), folder))
@@ -67,8 +67,9 @@ class Handlers:
         try:
             with only_sentences():
                 job = self.job(image, model, num_masks, num_inference_steps, seed)
-                *_, masks = job.sample()
-                segmentation = job.finish(masks)
+                for _ in job.sample():
+                    pass
+                segmentation = job.finish()
                 files = write_downloads(job, segmentation, new_folder())
                 return job.numbers(segmentation), *files
         except InputError as error:

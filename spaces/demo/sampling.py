@@ -10,8 +10,9 @@ import torch
 from limits import Upload
 
 from medseglatdiff import MedSegLatDiffPipeline, __version__
-from medseglatdiff.aggregation import aggregate
+from medseglatdiff.aggregation import convert
 from medseglatdiff.cli import mean_pairwise_dice
+from medseglatdiff.images import preprocess
 
 CHUNK = 8  # hypotheses between two reports of progress: a multiple of the symmetries, to keep in step with them
 NOT_A_DEVICE = "Not a medical device: for research and teaching only, never for diagnosis or treatment."
@@ -41,29 +42,37 @@ class Job:
     num_inference_steps: int
     seed: int
     started: float = field(default_factory=time.perf_counter)
+    shares: list[torch.Tensor] = field(default_factory=list)  # what `decode` gives of each chunk
+
+    @property
+    def num_candidates(self) -> int:
+        """How many hypotheses are drawn, of which the pipeline returns those that stand for all."""
+        return max(self.num_masks, self.pipeline.config.default_num_candidates)
 
     def sample(self) -> Iterator[np.ndarray]:
-        """The hypotheses so far, bool `(m, H, W)`, `CHUNK` more each time.
+        """The candidates so far, bool `(n, H, W)`, `CHUNK` more each time."""
+        # 1. what one call of the pipeline with `batch_size=CHUNK` and a CPU generator of this seed starts from
+        pipeline, generator = self.pipeline, torch.Generator().manual_seed(self.seed)
+        noise = pipeline.prepare_latents(1, self.num_candidates, generator)  # [N, C, h, w]
+        generators = pipeline.step_generators(1, self.num_candidates, generator)
+        shape = (pipeline.image_encoder.config.in_channels, pipeline.config.sample_size, pipeline.config.stretch)
+        pixels, [size] = preprocess([self.upload.image], *shape)  # [1, channels, S, S]
+        # 2. a chunk at a time
+        drawn = []
+        for first in range(0, len(noise), CHUNK):
+            own = None if generators is None else generators[first : first + CHUNK]
+            with SAMPLING, torch.no_grad():
+                chunk = noise[first : first + CHUNK]  # [n, C, h, w]
+                latents = pipeline.draw_latents(pixels, chunk, self.num_inference_steps, CHUNK, own)[0]  # [n, C, h, w]
+                self.shares.append(pipeline.decode(latents, CHUNK))  # [n, 2, S, S]
+            drawn.append(pipeline.conclude(self.shares[-1], len(chunk), size)[0].bool().numpy())  # [n, H, W]
+            yield np.concatenate(drawn)
 
-        They are those of one call of the pipeline with `batch_size=CHUNK` and a CPU generator of this seed.
-        """
-        generator = torch.Generator().manual_seed(self.seed)
-        masks = []
-        for latents in self.pipeline.prepare_latents(1, self.num_masks, generator).split(CHUNK):
-            with SAMPLING:
-                output = self.pipeline(
-                    self.upload.image, len(latents), self.num_inference_steps, generator, latents=latents
-                )
-            masks.append(output.masks[0])  # [CHUNK, H, W]
-            yield np.concatenate(masks)
-
-    def finish(self, masks: np.ndarray) -> Segmentation:
-        """Confidence, uncertainty and consensus of all hypotheses, as the pipeline aggregates them."""
-        threshold, calibration = self.pipeline.config.threshold, self.pipeline.config.calibration
-        maps = aggregate(torch.from_numpy(masks), 1, threshold, calibration)  # [1, H, W], [1, H, W], [H, W]
-        confidence, uncertainty, consensus = (array.numpy() for array in maps)
-        seconds = time.perf_counter() - self.started
-        return Segmentation(masks, confidence[0], uncertainty[0], consensus.astype(bool), threshold, seconds)
+    def finish(self) -> Segmentation:
+        """The hypotheses that stand for all candidates, and what follows from them, as the pipeline returns them."""
+        size = self.upload.image.shape[:2]
+        output = convert(*self.pipeline.conclude(torch.cat(self.shares), self.num_masks, size), 1, "np")
+        return Segmentation(*output, self.pipeline.config.threshold, time.perf_counter() - self.started)
 
     def numbers(self, segmentation: Segmentation) -> dict:
         """Settings and results as JSON; nothing of the file but the image's size and pixel spacing."""
@@ -76,6 +85,7 @@ class Job:
             "model": self.model,
             "settings": {
                 "num_masks": self.num_masks,
+                "num_candidates": self.num_candidates,
                 "num_inference_steps": self.num_inference_steps,
                 "seed": self.seed,
                 "batch_size": CHUNK,

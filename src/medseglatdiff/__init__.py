@@ -4,7 +4,8 @@ from diffusers.pipelines.pipeline_loading_utils import ALL_IMPORTABLE_CLASSES, L
 
 from .autoencoder import MedSegLatDiffVAE
 from .image_encoder import MedSegLatDiffImageEncoder
-from .pipeline import MedSegLatDiffPipeline, MedSegLatDiffPipelineOutput
+from .pipeline import MedSegLatDiffPipeline
+from .pipeline_output import MedSegLatDiffPipelineOutput
 from .unet import MedSegLatDiffUNet
 
 __version__ = "0.1.0"

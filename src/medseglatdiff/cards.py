@@ -133,6 +133,8 @@ def training_facts(settings: dict) -> dict[str, str]:
     """How it was trained, from training.json."""
     config, rows = settings["config"], settings["rows"]
     features = " The image encoder starts from ImageNet weights." if config.get("image_encoder") else ""
+    if any("/" in name for name in settings["stages"]):
+        features += f" Mask autoencoder and the first weights of the rest are those of `{config['start_from']}`."
     sampler = ""
     if "energy" in settings["stages"]:
         sampler = (
@@ -151,17 +153,18 @@ def training_facts(settings: dict) -> dict[str, str]:
         "commit stand in `training.json`."
     )
     head = ["stage", "steps", "images per step", "learning rate", "best step", "wall hours", "CPU core hours"]
+    runs = [(name, run, config | run.get("other_settings", {})) for name, run in settings["stages"].items()]
     stages = [
         [
-            STAGES[name],
+            STAGES[name.split("/")[-1]] + (", of the start" if "/" in name else ""),
             f"{run['step']:,}",
-            str(share * config["energy_batch_size" if name == "energy" else "batch_size"]),
-            str(config[RATES.get(name, "vae_learning_rate")]),
+            str(share * own["energy_batch_size" if name.endswith("energy") else "batch_size"]),
+            str(own[RATES.get(name.split("/")[-1], "vae_learning_rate")]),
             f"{run['best_step']:,}",
             f"{run['wall_hours']:.2f}",
             f"{run['cpu_hours']:.2f}",
         ]
-        for name, run in settings["stages"].items()
+        for name, run, own in runs
     ]
     return {"summary": summary, "stages": markdown_table(head, stages)}
 

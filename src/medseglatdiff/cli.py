@@ -17,7 +17,8 @@ from .aggregation import to_pil
 from .dicom import pixel_spacing
 from .images import load_image
 from .overview import draw_overview
-from .pipeline import MedSegLatDiffPipeline, MedSegLatDiffPipelineOutput
+from .pipeline import MedSegLatDiffPipeline
+from .pipeline_output import MedSegLatDiffPipelineOutput
 
 WRITTEN = re.compile(
     r"((mask|confidence|uncertainty)-\d{2,}|confidence|uncertainty|consensus|overview)\.png|masks\.npz"

@@ -126,13 +126,20 @@ def measure_row(row: dict, num_masks: int, seed: int, prediction: Sequence[np.nd
 
 
 def predict(
-    pipeline: MedSegLatDiffPipeline, rows: Sequence[dict], num_masks: int, steps: int, seed: int, noise: str = "fresh"
+    pipeline: MedSegLatDiffPipeline,
+    rows: Sequence[dict],
+    num_masks: int,
+    steps: int,
+    seed: int,
+    noise: str = "fresh",
+    num_candidates: int | None = None,
 ) -> Iterator[tuple]:
     """The pipeline's (masks, confidence, uncertainty, consensus) of each row.
 
     Args:
         noise (`str`, *optional*, defaults to `"fresh"`): where each image's initial noise comes from: its own seed,
-            `"same"` for one draw for all images, `"zero"` for none at all.
+            `"same"` for one draw for all images, `"zero"` for none at all. With these two nothing is chosen.
+        num_candidates (`int`, *optional*): of how many the masks are chosen; the checkpoint's own default if `None`.
     """
     generators = [torch.Generator().manual_seed(noise_seed(row["image_id"], seed)) for row in rows]
     side = pipeline.config.sample_size // pipeline.mask_vae.downsampling_factor
@@ -143,4 +150,5 @@ def predict(
         "zero": torch.zeros(shape).repeat(len(rows), 1, 1, 1),
     }[noise]  # [B*M, C, h, w]
     images = [row["image"] for row in rows]
-    return zip(*pipeline(images, num_masks, steps, generators, latents=latents, return_dict=False), strict=True)
+    options = dict(latents=latents, return_dict=False, num_candidates=num_candidates if noise == "fresh" else None)
+    return zip(*pipeline(images, num_masks, steps, generators, **options), strict=True)

@@ -50,3 +50,17 @@ class MedSegLatDiffModel(ModelMixin):
                     f"but have {len(keys)} {kind} tensors: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}."
                 )
         return model
+
+
+def check_channels(unet: ModelMixin, mask_vae: ModelMixin, image_encoder: ModelMixin):
+    """Raises a `ValueError` unless the U-Net takes the latents of `mask_vae` and the condition of `image_encoder`."""
+    if unet.config.latent_channels != mask_vae.config.latent_channels:
+        raise ValueError(
+            f"`unet` must have the {mask_vae.config.latent_channels} latent channels of `mask_vae`, "
+            f"but has {unet.config.latent_channels}."
+        )
+    if unet.config.condition_channels != image_encoder.condition_channels:
+        raise ValueError(
+            f"`unet` must take the {image_encoder.condition_channels} condition channels of `image_encoder`, "
+            f"but takes {unet.config.condition_channels}."
+        )

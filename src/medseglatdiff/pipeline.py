@@ -1,12 +1,10 @@
 """The pipeline: an image goes in; several plausible masks, their confidence, uncertainty and consensus come out."""
 
 import inspect
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline, SchedulerMixin
-from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 from .aggregation import aggregate, check_calibration, convert
@@ -14,28 +12,10 @@ from .augmentation import dihedral, undo_dihedral
 from .autoencoder import MedSegLatDiffVAE
 from .image_encoder import MedSegLatDiffImageEncoder
 from .images import as_image_list, preprocess, resize_probabilities
+from .modeling import check_channels
+from .pipeline_output import MedSegLatDiffPipelineOutput
+from .selection import representatives
 from .unet import MedSegLatDiffUNet
-
-
-@dataclass
-class MedSegLatDiffPipelineOutput(BaseOutput):
-    """One entry per image, each at that image's own height and width. With `output_type="pt"` tensors, with `"pil"`
-    images.
-
-    Args:
-        masks (`list[np.ndarray]`): hypotheses, bool `(num_masks, H, W)`; label maps, uint8, from a multi-class
-            checkpoint.
-        confidence (`list[np.ndarray]`): share of the hypotheses that hold each pixel, calibrated where the checkpoint
-            carries a calibration, float32 in [0, 1], `(H, W)`; `(num_classes, H, W)` from a multi-class checkpoint.
-        uncertainty (`list[np.ndarray]`): binary entropy of the confidence in bits, float32 in [0, 1]; same shape.
-        consensus (`list[np.ndarray]`): confidence >= threshold, bool `(H, W)`; a label map, uint8, with several
-            classes.
-    """
-
-    masks: list
-    confidence: list
-    uncertainty: list
-    consensus: list
 
 
 class MedSegLatDiffPipeline(DiffusionPipeline):
@@ -57,6 +37,9 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
         antithetic (`bool`, *optional*, defaults to `False`): whether the second half of an image's hypotheses starts
             from the first half's noise with the sign turned. Each is as likely as before; their mean varies less
             (Hammersley & Morton 1956).
+        default_num_candidates (`int`, *optional*, defaults to 1): how many hypotheses are drawn at least, of which
+            those that stand for all of them are returned (see `selection.representatives`).
+        spread (`float`, *optional*, defaults to 1.0): how far apart these may lie; 1: as far as the candidates.
         calibration (`dict`, *optional*): for `aggregation.calibrate`; `None`: the share is the confidence.
     """
 
@@ -75,22 +58,17 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
         stretch: bool = False,
         symmetries: int = 1,
         antithetic: bool = False,
+        default_num_candidates: int = 1,
+        spread: float = 1.0,
         calibration: dict | None = None,
     ):
         super().__init__()
         check_calibration(calibration)
         if symmetries not in (1, 2, 4, 8):
             raise ValueError(f"`symmetries` must be 1, 2, 4 or 8, but was {symmetries}.")
-        if unet.config.latent_channels != mask_vae.config.latent_channels:
-            raise ValueError(
-                f"`unet` must have the {mask_vae.config.latent_channels} latent channels of `mask_vae`, "
-                f"but has {unet.config.latent_channels}."
-            )
-        if unet.config.condition_channels != image_encoder.condition_channels:
-            raise ValueError(
-                f"`unet` must take the {image_encoder.condition_channels} condition channels of `image_encoder`, "
-                f"but takes {unet.config.condition_channels}."
-            )
+        if spread < 0:
+            raise ValueError(f"`spread` must be at least 0, but was {spread}.")
+        check_channels(unet, mask_vae, image_encoder)
         self.register_modules(image_encoder=image_encoder, mask_vae=mask_vae, unet=unet, scheduler=scheduler)
         self.register_to_config(
             sample_size=sample_size,
@@ -100,6 +78,8 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
             stretch=stretch,
             symmetries=symmetries,
             antithetic=antithetic,
+            default_num_candidates=default_num_candidates,
+            spread=spread,
             calibration=calibration,
         )
 
@@ -108,14 +88,14 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
         """Foreground classes: 1 for a binary checkpoint."""
         return self.mask_vae.config.out_channels - 1
 
-    def check_inputs(self, num_images, num_masks, num_inference_steps, generator, batch_size, latents, output_type):
+    def check_inputs(self, counts: dict, num_images, generator, latents, output_type):
         """Raises a `ValueError` or `TypeError` that names the argument for whatever `__call__` cannot work with."""
-        counts = {"num_masks": num_masks, "num_inference_steps": num_inference_steps, "batch_size": batch_size}
         for name, value in counts.items():
             if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
                 raise TypeError(f"`{name}` must be an integer, but was {value!r}.")
-            if value < 1:
-                raise ValueError(f"`{name}` must be at least 1, but was {value}.")
+            least = counts["num_masks"] if name == "num_candidates" else 1
+            if value < least:
+                raise ValueError(f"`{name}` must be at least {least}, but was {value}.")
         if isinstance(generator, list) and len(generator) != num_images:
             raise ValueError(
                 f"`generator` must be one generator or a list with one per image, {num_images}, "
@@ -124,7 +104,7 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
         for entry in generator if isinstance(generator, list) else [generator]:
             if entry is not None and not isinstance(entry, torch.Generator):
                 raise TypeError(f"`generator` must hold torch.Generator objects, but held {type(entry).__name__}.")
-        shape = (num_images * num_masks, *self._latent_shape())
+        shape = (num_images * counts["num_candidates"], *self._latent_shape())
         if latents is not None and tuple(latents.shape) != shape:
             raise ValueError(f"`latents` must have shape {shape}, but was {tuple(latents.shape)}.")
         if output_type not in ("np", "pt", "pil"):
@@ -169,11 +149,40 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
             progress_bar.update()
         return latents
 
-    def decode_masks(self, latents: torch.Tensor, views: list[int], size: tuple[int, int]) -> torch.Tensor:
-        """Label maps, uint8 `(n, H, W)`, of latents `(n, C, h, w)`: turned back, resized probabilities, best class."""
-        probabilities = self.mask_vae.decode(latents.to(self.mask_vae.dtype)).float().softmax(dim=1)  # [n, 1+K, S, S]
-        probabilities = torch.stack([undo_dihedral(p, view) for p, view in zip(probabilities, views, strict=True)])
-        return resize_probabilities(probabilities, size).argmax(dim=1).to(torch.uint8)  # [n, H, W]
+    def draw_latents(self, pixels, noise, num_inference_steps: int, batch_size: int, generators) -> torch.Tensor:
+        """Denoised latents, `(B, N, C, h, w)`, from `noise`, `(B*N, C, h, w)`, of preprocessed images, `(B, channels,
+        S, S)`; `generators` are those of `step_generators`."""
+        # 1. encode each image once, or under each of its symmetries that there is a hypothesis for
+        count = len(noise) // len(pixels)
+        symmetries = min(self.config.symmetries, count)
+        condition = self.encode_image(pixels, batch_size, symmetries)  # [B, s, condition_channels, h, w]
+        # 2. denoise, `batch_size` hypotheses at a time
+        noise = noise.to(self._execution_device, self.unet.dtype)  # [B*N, C, h, w]
+        self.scheduler.set_timesteps(num_inference_steps, device=noise.device)
+        owners = torch.arange(len(pixels), device=noise.device).repeat_interleave(count)  # [B*N]
+        views = torch.arange(count, device=noise.device).repeat(len(pixels)) % symmetries  # [B*N]
+        chunks = torch.arange(len(noise), device=noise.device).split(batch_size)
+        denoised = []
+        with self.progress_bar(total=len(chunks) * len(self.scheduler.timesteps)) as progress_bar:
+            for chunk in chunks:
+                own = None if generators is None else [generators[index] for index in chunk.tolist()]
+                given = condition[owners[chunk], views[chunk]]  # [n, condition_channels, h, w]
+                denoised.append(self.denoise(noise[chunk], given, num_inference_steps, own, progress_bar))
+        return torch.cat(denoised).unflatten(0, (len(pixels), count))  # [B, N, C, h, w]
+
+    def decode(self, latents: torch.Tensor, batch_size: int) -> torch.Tensor:
+        """Probabilities, float32 `(N, 1 + K, S, S)`, of one image's latents `(N, C, h, w)`, its symmetries undone."""
+        symmetries = min(self.config.symmetries, len(latents))
+        parts = latents.to(self.mask_vae.dtype).split(batch_size)
+        shares = torch.cat([self.mask_vae.decode(part).float().softmax(dim=1) for part in parts])  # [N, 1+K, S, S]
+        return torch.stack([undo_dihedral(share, index % symmetries) for index, share in enumerate(shares)])
+
+    def conclude(self, shares: torch.Tensor, num_masks: int, size: tuple[int, int]) -> tuple:
+        """Label maps `(num_masks, H, W)`, confidence, uncertainty and consensus of an image from its `decode`."""
+        chosen = representatives(shares.argmax(dim=1), num_masks, self.num_classes, self.config.spread)  # [M]
+        resized = (resize_probabilities(share[None], size) for share in shares[chosen])  # [1, 1+K, H, W] each
+        labels = torch.cat([share.argmax(dim=1).to(torch.uint8) for share in resized])  # [M, H, W]
+        return labels, *aggregate(labels, self.num_classes, self.config.threshold, self.config.calibration)
 
     @torch.no_grad()
     def __call__(
@@ -186,6 +195,7 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
         latents: torch.Tensor | None = None,
         output_type: str = "np",
         return_dict: bool = True,
+        num_candidates: int | None = None,
     ) -> MedSegLatDiffPipelineOutput | tuple[list, list, list, list]:
         """Segments one image or a list of images of any sizes.
 
@@ -197,10 +207,13 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
             generator (`torch.Generator` or a list with one per image, *optional*): where the noise comes from. With
                 one per image, an image's masks do not depend on its neighbours or on `batch_size`, rounding aside.
             batch_size (`int`, *optional*): most hypotheses that pass the U-Net at once; `num_masks` if `None`.
-            latents (`torch.Tensor` of shape `(B * num_masks, C, h, w)`, *optional*): initial noise, in place of
+            latents (`torch.Tensor` of shape `(B * num_candidates, C, h, w)`, *optional*): initial noise, in place of
                 `generator`.
             output_type (`str`, *optional*, defaults to `"np"`): `"np"`, `"pt"` or `"pil"`.
             return_dict (`bool`, *optional*, defaults to `True`): a tuple in the output's order is returned if `False`.
+            num_candidates (`int`, *optional*): hypotheses that are drawn per image, of which the `num_masks` that
+                stand for all are returned; `num_masks` returns them as drawn. If `None`: the checkpoint's default, or
+                `num_masks` with `latents`.
 
         Raises:
             ValueError, TypeError: for every argument that cannot be used, before anything is sampled.
@@ -210,38 +223,22 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
         steps = self.config.default_num_inference_steps if num_inference_steps is None else num_inference_steps
         batch_size = num_masks if batch_size is None else batch_size
         images = as_image_list(images)
-        self.check_inputs(len(images), num_masks, steps, generator, batch_size, latents, output_type)
+        drawn = num_masks if num_candidates is None else num_candidates
+        counts = dict(num_masks=num_masks, num_inference_steps=steps, batch_size=batch_size, num_candidates=drawn)
+        self.check_inputs(counts, len(images), generator, latents, output_type)
         # 2. preprocess
         channels, stretch = self.image_encoder.config.in_channels, self.config.stretch
         pixels, sizes = preprocess(images, channels, self.config.sample_size, stretch)  # [B, C, S, S]
-        # 3. encode each image once, or under each of its symmetries that there is a hypothesis for
-        symmetries = min(self.config.symmetries, num_masks)
-        condition = self.encode_image(pixels, batch_size, symmetries)  # [B, s, condition_channels, h, w]
-        # 4. draw the noise
+        # 3. draw
         if latents is None:
-            latents = self.prepare_latents(len(images), num_masks, generator)  # [B*M, C, h, w]
-        latents = latents.to(self._execution_device, self.unet.dtype)  # [B*M, C, h, w]
-        generators = self.step_generators(len(images), num_masks, generator)
-        # 5. denoise, `batch_size` hypotheses at a time
-        self.scheduler.set_timesteps(steps, device=latents.device)
-        owners = torch.arange(len(images), device=latents.device).repeat_interleave(num_masks)  # [B*M]
-        views = torch.arange(num_masks, device=latents.device).repeat(len(images)) % symmetries  # [B*M]
-        chunks = torch.arange(len(latents), device=latents.device).split(batch_size)
-        denoised = []
-        with self.progress_bar(total=len(chunks) * len(self.scheduler.timesteps)) as progress_bar:
-            for chunk in chunks:
-                own = None if generators is None else [generators[index] for index in chunk.tolist()]
-                given = condition[owners[chunk], views[chunk]]  # [n, condition_channels, h, w]
-                denoised.append(self.denoise(latents[chunk], given, steps, own, progress_bar))
-        denoised = torch.cat(denoised).unflatten(0, (len(images), num_masks))  # [B, M, C, h, w]
-        # 6. decode at each image's own size, aggregate
-        results = []
-        for image_latents, size in zip(denoised, sizes, strict=True):
-            pairs = zip(image_latents.split(batch_size), views[:num_masks].split(batch_size), strict=True)
-            labels = torch.cat([self.decode_masks(part, own.tolist(), size) for part, own in pairs])  # [M, H, W]
-            config = self.config
-            results.append((labels, *aggregate(labels, self.num_classes, config.threshold, config.calibration)))
-        # 7. output
+            drawn = max(drawn, self.config.default_num_candidates) if num_candidates is None else drawn
+            latents = self.prepare_latents(len(images), drawn, generator)  # [B*N, C, h, w]
+        generators = self.step_generators(len(images), drawn, generator)
+        denoised = self.draw_latents(pixels, latents, steps, batch_size, generators)  # [B, N, C, h, w]
+        # 4. decode, choose, aggregate at each image's own size
+        pairs = zip(denoised, sizes, strict=True)
+        results = [self.conclude(self.decode(own, batch_size), num_masks, size) for own, size in pairs]
+        # 5. output
         self.maybe_free_model_hooks()
         outputs = [convert(*result, self.num_classes, output_type) for result in results]
         columns = [list(column) for column in zip(*outputs, strict=True)]
