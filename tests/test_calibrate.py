@@ -13,6 +13,9 @@ from conftest import tiny_pipeline
 
 from medseglatdiff import MedSegLatDiffPipeline
 from medseglatdiff.aggregation import calibrate
+from medseglatdiff.data import open_split
+from medseglatdiff.evaluation import predict, read_raters
+from medseglatdiff.metrics import generalized_energy_distance
 
 ROOT = Path(__file__).parents[1]
 
@@ -70,6 +73,25 @@ def test_consensus_asks_for_fewer_hypotheses_where_that_finds_lesions_at_no_cost
     scores[~non_empty, 0] = 0.1 + generator.normal(0, 0.05, 20)  # as good as the majority over all images
     assert calibrate_module.choose_number(scores, non_empty, groups) == 1
     assert calibrate_module.choose_number(scores, non_empty, ["one", "two"] * 20) == 2  # too few groups to tell
+
+
+def test_spread_of_the_candidates_is_the_one_nearest_to_the_raters(tmp_path):
+    tiny_pipeline().save_pretrained(tmp_path / "pipeline")
+    command = [sys.executable, str(ROOT / "training" / "calibrate.py"), "--pipeline", "pipeline"]
+    command += ["--dataset", "phantom", "--limit", "4", "--num-candidates", "12"]
+    subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
+    measured = json.loads((tmp_path / "pipeline" / "calibration.json").read_text())
+    loaded = MedSegLatDiffPipeline.from_pretrained(tmp_path / "pipeline")
+    loaded.set_progress_bar_config(disable=True)
+    distances = {float(spread): distance for spread, distance in measured["ged_by_spread"].items()}
+    assert distances[loaded.config.spread] == min(distances.values()) and len(set(distances.values())) > 1
+    assert loaded.config.default_num_candidates == measured["num_candidates"] == 12
+    rows = list(open_split("phantom", "validation"))
+    order = np.random.default_rng(1).permutation(len(rows))[:4]
+    predictions = predict(loaded, [rows[index] for index in order], 3, 2, seed=1)
+    pairs = zip(predictions, order, strict=True)
+    again = np.mean([generalized_energy_distance(own[0], read_raters(rows[index])) for own, index in pairs])
+    assert again == pytest.approx(min(distances.values()))
 
 
 def test_command_changes_the_maps_and_not_the_masks(tmp_path):

@@ -1,6 +1,11 @@
-"""Teaches a saved pipeline what its confidence means, on the validation split.
+"""Teaches a saved pipeline on the validation split which masks to return and what its confidence means.
 
-    accelerate launch training/calibrate.py --pipeline outputs/lidc-idri/pipeline --dataset data/lidc-idri
+    accelerate launch training/calibrate.py --pipeline outputs/lidc-idri/pipeline --dataset data/lidc-idri \\
+        --num-candidates 64
+
+With `--num-candidates` the pipeline draws so many from then on and returns those that stand for all. How far apart
+they lie, its `spread`, is the one of SPREADS with the best generalised energy distance to the raters: candidates of a
+model that cannot see all that raters see differ more than raters do.
 
 For every share of the hypotheses, 0 to all, it counts how often raters marked the pixels held by so many; the isotonic
 fit of that (Barlow et al. 1972) becomes the pipeline's `calibration`, if it helps: fitted without a fold of the
@@ -11,8 +16,8 @@ hypothesis holds keep confidence 0, so that the map ends where the hypotheses en
 The consensus is what so many hypotheses hold that Dice over the images with a lesion is best, among the numbers whose
 Dice over all images is within one standard error of the majority's (the rule of Breiman et al. 1984): where readers
 often mark nothing, half of the hypotheses may miss lesions that fewer find at no cost. With less than ten groups the
-majority stays. Both go to the folder's model_index.json, as `calibration` and `threshold`, and what was measured to
-calibration.json beside it. Masks stay what they are.
+majority stays. All go to the folder's model_index.json, as `default_num_candidates`, `spread`, `calibration` and
+`threshold`, and what was measured to calibration.json beside it.
 """
 
 import argparse
@@ -33,10 +38,11 @@ from tqdm import tqdm
 
 from medseglatdiff import MedSegLatDiffPipeline
 from medseglatdiff.data import open_split
-from medseglatdiff.evaluation import predict, read_raters
-from medseglatdiff.metrics import dice
+from medseglatdiff.evaluation import noise_seed, read_raters
+from medseglatdiff.images import as_image_list, preprocess
+from medseglatdiff.metrics import dice, generalized_energy_distance
 
-IMAGES_PER_BATCH = 8
+SPREADS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1)
 RAMP = 1e-3  # share of a straight line in the calibration
 FOLDS = 10
 
@@ -46,6 +52,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pipeline", type=Path, required=True, help="folder, changed in place")
     parser.add_argument("--dataset", required=True, help='folder, Hub id, or "phantom"')
     parser.add_argument("--split", default="validation", choices=("train", "validation"), help="never test")
+    parser.add_argument("--num-candidates", type=int, help="to draw from now on (the pipeline's own number)")
     parser.add_argument("--limit", type=int, help="a random choice of so many images")
     parser.add_argument("--seed", type=int, default=1, help="of the noise and of the choice of images")
     return parser.parse_args(arguments)
@@ -116,6 +123,48 @@ def choose_number(scores: np.ndarray, non_empty: np.ndarray, groups: list[str]) 
     return 1 + int(np.where(allowed, scores[non_empty].mean(axis=0), -1).argmax())
 
 
+class Tally:
+    """What is counted over the split, for one `spread`."""
+
+    def __init__(self, num_masks: int):
+        self.counts_of = defaultdict(lambda: np.zeros((2, num_masks + 1)))  # of each group
+        self.distances, self.scores, self.non_empty, self.groups = [], [], [], []  # of each image
+
+    def add(self, masks: np.ndarray, raters: np.ndarray, group: str):
+        """Counts an image of this group with its masks `(M, H, W)` and raters `(R, H, W)`."""
+        self.counts_of[group] += count_held(masks, raters)
+        self.distances.append(generalized_energy_distance(masks, raters))
+        self.scores.append(dice_by_number(masks, raters))
+        self.non_empty.append((raters.mean(axis=0) >= 0.5).any())
+        self.groups.append(group)
+
+
+def draw_candidates(pipeline: MedSegLatDiffPipeline, row: dict, count: int, seed: int) -> torch.Tensor:
+    """Probabilities of the candidates of one row, `(N, 1 + K, S, S)`: what `conclude` chooses from."""
+    config, generator = pipeline.config, torch.Generator().manual_seed(noise_seed(row["image_id"], seed))
+    shape = (pipeline.image_encoder.config.in_channels, config.sample_size, config.stretch)
+    pixels, _ = preprocess(as_image_list(row["image"]), *shape)  # [1, channels, S, S]
+    noise, generators = pipeline.prepare_latents(1, count, generator), pipeline.step_generators(1, count, generator)
+    batch_size = config.default_num_masks
+    latents = pipeline.draw_latents(pixels, noise, config.default_num_inference_steps, batch_size, generators)
+    return pipeline.decode(latents[0], batch_size)
+
+
+def tally(pipeline: MedSegLatDiffPipeline, rows, count: int, seed: int, accelerator) -> dict[float, Tally]:
+    """The tally of each spread over these rows; of 1 alone where all candidates are returned."""
+    num_masks = pipeline.config.default_num_masks
+    tallies = {spread: Tally(num_masks) for spread in (SPREADS if count > num_masks else (1.0,))}
+    for row in rows:
+        raters = read_raters(row)  # [R, H, W]
+        with accelerator.autocast(), torch.no_grad():
+            shares = draw_candidates(pipeline, row, count, seed)  # [N, 1 + K, S, S]
+        for spread, own in tallies.items():
+            pipeline.register_to_config(spread=spread)
+            labels = pipeline.conclude(shares, num_masks, raters.shape[1:])[0]  # [M, H, W]
+            own.add(labels.cpu().numpy() > 0, raters, row["group_id"])
+    return tallies
+
+
 def replace_settings(folder: Path, **settings):
     """Writes settings into the folder's model_index.json, under a temporary name first."""
     index = json.loads((folder / "model_index.json").read_text()) | settings
@@ -130,40 +179,39 @@ def main(arguments: list[str] | None = None):
     torch.set_num_threads(os.cpu_count())  # `accelerate launch` leaves one thread
     pipeline = MedSegLatDiffPipeline.from_pretrained(options.pipeline).to(accelerator.device)
     pipeline.set_progress_bar_config(disable=True)
-    num_masks, steps = pipeline.config.default_num_masks, pipeline.config.default_num_inference_steps
-    rows = open_split(options.dataset, options.split)
+    num_masks, rows = pipeline.config.default_num_masks, open_split(options.dataset, options.split)
     chosen = np.random.default_rng(options.seed).permutation(len(rows))[: options.limit].tolist()
+    candidates = max(num_masks, options.num_candidates or pipeline.config.default_num_candidates)
     # 1. count over the split
-    counts_of, scores, non_empty, groups = defaultdict(lambda: np.zeros((2, num_masks + 1))), [], [], []
-    for first in tqdm(range(0, len(chosen), IMAGES_PER_BATCH), desc="calibrate"):
-        batch = [rows[index] for index in chosen[first : first + IMAGES_PER_BATCH]]
-        with accelerator.autocast():
-            predictions = list(predict(pipeline, batch, num_masks, steps, options.seed))
-        for row, (masks, *_) in zip(batch, predictions, strict=True):
-            raters = read_raters(row)
-            counts_of[row["group_id"]] += count_held(masks, raters)
-            scores.append(dice_by_number(masks, raters))
-            non_empty.append((raters.mean(axis=0) >= 0.5).any())
-            groups.append(row["group_id"])
-    # 2. fit and write
+    shown = (rows[index] for index in tqdm(chosen, desc="calibrate"))
+    tallies = tally(pipeline, shown, candidates, options.seed, accelerator)
+    # 2. the spread, the consensus, the confidence
+    distances = {spread: float(np.mean(own.distances)) for spread, own in tallies.items()}
+    spread = min(distances, key=distances.get)
+    counts_of = tallies[spread].counts_of
     counts = np.sum(list(counts_of.values()), axis=0)  # [2, M + 1]
-    scores, non_empty = np.array(scores), np.array(non_empty)  # [N, M], [N]
-    number = choose_number(scores, non_empty, groups)
+    scores, non_empty = np.array(tallies[spread].scores), np.array(tallies[spread].non_empty)  # [N, M], [N]
+    number = choose_number(scores, non_empty, tallies[spread].groups)
     threshold, calibration = math.floor(1e5 * number / num_masks) / 1e5, fit(counts)
     before, after = cross_validate(counts_of)
     if after < before:
         threshold = float(np.interp(threshold, calibration["shares"], calibration["confidences"]))
     else:
         calibration = None
+    # 3. write
     measured = {"command": f"accelerate launch training/calibrate.py {shlex.join(arguments or sys.argv[1:])}"}
-    measured |= {"num_images": len(chosen), "num_masks": num_masks, "num_inference_steps": steps}
+    measured |= {"num_images": len(chosen), "num_masks": num_masks, "num_candidates": candidates}
+    measured |= {"num_inference_steps": pipeline.config.default_num_inference_steps}
+    measured |= {"ged_by_spread": distances, "spread": spread}
     measured |= {"num_groups": len(counts_of), "brier": before, "brier_cross_validated": after}
     measured |= {"pixels": counts[0].tolist(), "marked": counts[1].tolist()}
     measured |= {"dice_by_number": scores.mean(axis=0).tolist(), "number": number}
     measured |= {"dice_by_number_non_empty": scores[non_empty].mean(axis=0).tolist() if non_empty.any() else None}
     measured |= {"calibration": calibration, "threshold": threshold, "git_commit": git_commit()}
     (options.pipeline / "calibration.json").write_text(json.dumps(measured, indent=2) + "\n")
-    replace_settings(options.pipeline, calibration=calibration, threshold=threshold)
+    settings = dict(default_num_candidates=candidates, spread=spread, calibration=calibration, threshold=threshold)
+    replace_settings(options.pipeline, **settings)
+    print("GED by spread:", ", ".join(f"{own}: {distance:.4f}" for own, distance in distances.items()))
     print(f"Brier score, cross-validated: {before:.6f} of the plain share, {after:.6f} calibrated")
     print(f"consensus of {number} of {num_masks}; threshold {threshold}; calibration {calibration}")
 
