@@ -80,11 +80,16 @@ def sampling_table(results: dict) -> list[str]:
     entries = {f"{steps} step" + "s" * (steps != "1"): entry for steps, entry in results["by_steps"].items()}
     entries |= {f"{default} steps, {noise} noise": entry for noise, entry in results["by_noise"].items()}
     what = f"{results['num_images']} images of the {results['split']} split, {results['num_masks']} masks, seed 0."
-    fewer = f"Fewer masks, {default} steps:"
-    return [
-        what, "", *measures_table("sampling", entries), "",
-        fewer, "", *measures_table("masks", results["by_num_masks"]),
-    ]  # fmt: skip
+    lines = [what, "", *measures_table("sampling", entries), "", f"Fewer masks, {default} steps:", ""]
+    lines += measures_table("masks", results["by_num_masks"])
+    if "by_candidates" in results:  # later than the first results
+        chosen = f"{results['chosen_masks']} masks, {default} steps, chosen from as many candidates, spread "
+        lines += ["", f"{chosen}{results['default_spread']}:", ""]
+        lines += measures_table("candidates", results["by_candidates"])
+    if results.get("by_spread"):
+        lines += ["", "The same from the pipeline's own number of candidates, by spread:", ""]
+        lines += measures_table("spread", results["by_spread"])
+    return lines
 
 
 def section(path: Path, kind: str) -> list[str]:

@@ -83,16 +83,25 @@ def train(config: Config, splits: tuple, space, folder: Path) -> MedSegLatDiffPi
 
 
 def measure(
-    pipeline: MedSegLatDiffPipeline, rows, limit: int, num_masks: int, steps: int, noise: str = "fresh"
+    pipeline: MedSegLatDiffPipeline,
+    rows,
+    limit: int,
+    num_masks: int,
+    steps: int,
+    noise: str = "fresh",
+    num_candidates: int | None = None,
 ) -> dict:
-    """Results of a random choice of the rows, the same for every pipeline, and what a mask costs."""
+    """Results of a random choice of the rows, the same for every pipeline, and what a mask costs.
+
+    The masks are those that are drawn, unless `num_candidates` says of how many they are chosen.
+    """
     chosen = np.sort(np.random.default_rng(0).permutation(len(rows))[:limit]).tolist()
     measured, spent = [], 0.0
     for first in tqdm(range(0, len(chosen), IMAGES_PER_BATCH), desc=f"{steps} steps, {noise} noise"):
         batch = [rows[index] for index in chosen[first : first + IMAGES_PER_BATCH]]
         started = time.process_time()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            predictions = list(predict(pipeline, batch, num_masks, steps, seed=0, noise=noise))
+            predictions = list(predict(pipeline, batch, num_masks, steps, 0, noise, num_candidates or num_masks))
         spent += time.process_time() - started
         measured += [measure_row(row, num_masks, 0, own) for row, own in zip(batch, predictions, strict=True)]
     return summarize(measured, num_masks) | {"sampling_core_seconds": spent / len(chosen) / num_masks}

@@ -4,7 +4,8 @@
 
 Measured on a random choice of the validation split. "Same" noise is one draw for all images, "zero" none: a model that
 did not need its noise would not change, one that lives on it gives one mask again and again without. "Independent" and
-"antithetic" noise are both there whatever the pipeline's own way is. Results:
+"antithetic" noise are both there whatever the pipeline's own way is. All of this with masks as they are drawn; how
+many candidates the masks are chosen from, and how far apart, comes last (the published number of masks). Results:
 `benchmarks/ablations/sampling-NAME.json`, with NAME the pipeline's folder unless `--name` says otherwise.
 """
 
@@ -22,6 +23,7 @@ from medseglatdiff import MedSegLatDiffPipeline
 from medseglatdiff.data import open_split
 
 NOISES = ("same", "zero")
+CANDIDATES, SPREADS = (1, 2, 4, 8), (0.6, 0.8, 0.9, 1.0, 1.1)  # per mask; at the pipeline's own number
 
 
 def shortened(measured: dict) -> dict:
@@ -58,13 +60,24 @@ def main():
     for way in ("independent", "antithetic"):
         pipeline.register_to_config(antithetic=way == "antithetic")
         results["by_noise"][way] = shortened(measure(pipeline, rows, options.limit, options.num_masks, default))
+    masks = pipeline.config.default_num_masks
+    results["by_candidates"] = {
+        str(masks * each): shortened(measure(pipeline, rows, options.limit, masks, default, "fresh", masks * each))
+        for each in CANDIDATES
+    }
+    results |= {"chosen_masks": masks, "default_spread": pipeline.config.spread, "by_spread": {}}
+    for spread in SPREADS if pipeline.config.default_num_candidates > masks else ():
+        pipeline.register_to_config(spread=spread)
+        chosen = (masks, default, "fresh", pipeline.config.default_num_candidates)
+        results["by_spread"][str(spread)] = shortened(measure(pipeline, rows, options.limit, *chosen))
     out = script_paths.ROOT / "benchmarks" / "ablations" / f"sampling-{options.name or options.pipeline.name}.json"
     out.parent.mkdir(exist_ok=True)
     partial = out.with_suffix(".partial")
     partial.write_text(json.dumps(results, indent=2) + "\n")
     partial.rename(out)
-    for label, entry in (results["by_steps"] | results["by_noise"]).items():
-        print(label, {name: round(value, 4) for name, value in entry.items()})
+    for group in ("by_steps", "by_noise", "by_candidates", "by_spread"):
+        for label, entry in results[group].items():
+            print(group, label, {name: round(value, 4) for name, value in entry.items()})
 
 
 if __name__ == "__main__":

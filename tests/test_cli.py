@@ -160,7 +160,7 @@ def test_info_names_components_and_defaults(model, pipeline, capsys):
     lines = {line[:22].strip(): line[22:].split() for line in told.splitlines()}
     assert lines["unet"] == ["MedSegLatDiffUNet", f"{pipeline.unet.num_parameters():,}", "parameters"]
     assert lines["scheduler"] == ["DDIMScheduler"] and lines["sample size"][0] == "32"
-    assert lines["default masks"] == ["3"] and lines["default steps"] == ["2"]
+    assert lines["default masks"] == lines["of candidates"] == ["3"] and lines["default steps"] == ["2"]
 
 
 BAD = {

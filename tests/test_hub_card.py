@@ -11,6 +11,7 @@ import pytest
 from conftest import tiny_pipeline
 from huggingface_hub import DatasetCard, ModelCard
 
+from medseglatdiff.cards import result_facts, training_facts
 from medseglatdiff.evaluation import measure_row, predict
 from medseglatdiff.hub import folder_card, model_card
 from medseglatdiff.phantom import phantom_rows
@@ -50,6 +51,26 @@ def settings() -> dict:
         "num_processes": 2,
         "hardware": "test CPU, 2 threads",
     }
+
+
+def test_a_pipeline_trained_on_tells_where_it_started(settings):
+    run = settings["stages"]["unet"]
+    before = {"start/unet": run | {"step": 321, "other_settings": {"unet_learning_rate": 0.123, "batch_size": 7}}}
+    fine_tuned = settings | {"stages": before | settings["stages"]}
+    fine_tuned["config"] = settings["config"] | {"start_from": "tester/start"}
+    facts = training_facts(fine_tuned)
+    assert "the first weights of the rest are those of `tester/start`" in facts["summary"]
+    assert "| denoiser, of the start | 321 | 14 | 0.123 |" in facts["stages"]
+    assert "| denoiser | 5,678 | 32 | 0.0005 |" in facts["stages"]
+    assert "start" not in training_facts(settings)["summary"]
+
+
+def test_chosen_masks_are_told(results):
+    told = result_facts(results | {"num_candidates": 12, "spread": 0.8}, "Nodules")
+    assert "those that stand for 12 drawn (spread 0.8)" in told["summary"]
+    assert "GED without the bias" not in told["tables"]["All metrics"]
+    drawn = result_facts(results | {"num_candidates": results["num_masks"], "spread": 1.0}, "Nodules")
+    assert "stand for" not in drawn["summary"] and "GED without the bias" in drawn["tables"]["All metrics"]
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from huggingface_hub import DatasetCard
 
 from .pipeline import MedSegLatDiffPipeline
+from .tables import interval, markdown_table
 
 METRICS = {
     "ged": "generalised energy distance (GED) ↓",
@@ -58,22 +59,6 @@ PLOTS = {
 }
 
 
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; a column without any text is left out."""
-    kept = [index for index in range(len(head)) if any(row[index] for row in rows)]
-    lines = [[row[index] for index in kept] for row in [head, *rows]]
-    lines.insert(1, ["---"] * len(kept))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def interval(entry: dict | None) -> str:
-    """An entry of the results as "value [low, high]", finer below 0.1; nothing where it has no value."""
-    if entry is None or entry["value"] is None:
-        return ""
-    digits = 4 if 0 < abs(entry["value"]) < 0.1 else 3
-    return "{value:.{d}f} [{low:.{d}f}, {high:.{d}f}]".format(d=digits, **entry)
-
-
 def comparison(corner: str, blocks: dict[str, dict], names: Sequence[str], **columns: Sequence[str]) -> str:
     """One row per block of metrics, one column per metric that any of them has, and any further `columns`."""
     rows = [[label, *(interval(block.get(name)) for name in names)] for label, block in blocks.items()]
@@ -89,12 +74,17 @@ def pipeline_facts(pipeline: MedSegLatDiffPipeline) -> str:
     config, classes = pipeline.config, pipeline.num_classes
     kind = "RGB" if pipeline.image_encoder.config.in_channels == 3 else "grey"
     stretched = ", each stretched to its full range of values" if config.stretch else ""
+    candidates = config.default_num_candidates
+    chosen = f" that stand for {candidates} drawn" if candidates > config.default_num_masks else ""
     parts = {name: getattr(pipeline, name).num_parameters() for name in ("image_encoder", "mask_vae", "unet")}
     rows = [
         ["**takes**", f"{kind} images of any size, resized to {config.sample_size} x {config.sample_size}{stretched}"],
         ["**returns**", "masks, confidence, uncertainty and consensus at each image's own size"],
         ["**foreground classes**", str(classes)],
-        ["**defaults**", f"{config.default_num_masks} masks, {config.default_num_inference_steps} denoising steps"],
+        [
+            "**defaults**",
+            f"{config.default_num_masks} masks{chosen}, {config.default_num_inference_steps} denoising steps",
+        ],
         ["**confidence**", "share of the hypotheses that hold a pixel" + (CALIBRATED if config.calibration else "")],
         ["**consensus**", f"where the confidence is at least {config.threshold}"],
         ["**parameters**", ", ".join(f"{name} {count:,}" for name, count in parts.items())],
@@ -180,7 +170,12 @@ def result_facts(results: dict, data_name: str) -> dict:
         "intervals over groups. Dice, IoU and distances refer to the raters' majority. Data fingerprint "
         f"`{results['data_fingerprint']}`; all numbers stand in `results.json`."
     )
-    if results.get("antithetic"):
+    if results.get("num_candidates", 0) > results["num_masks"]:
+        summary += (
+            f" The masks are those that stand for {results['num_candidates']} drawn (spread {results['spread']}): "
+            "they say more than as many independent ones, in which others measure."
+        )
+    elif results.get("antithetic"):
         summary += (
             " Half of the masks start from the others' noise with the sign turned. They are not independent then, as "
             "those of others are; GED without the bias of few masks assumes that and errs on the low side."
@@ -196,6 +191,8 @@ def result_facts(results: dict, data_name: str) -> dict:
 def result_tables(results: dict) -> dict[str, str]:
     """Each table under its title; those that the results have nothing for are left out."""
     measured = {name: entry for name, entry in results["metrics"].items() if entry["value"] is not None}
+    if results.get("num_candidates", 0) > results["num_masks"]:
+        measured.pop("ged_unbiased", None)  # it assumes independent masks
     rows = [
         [
             METRICS[name],
