@@ -62,20 +62,29 @@ def test_dice_by_number_of_hypotheses(calibrate_module):
     assert calibrate_module.dice_by_number(masks, raters) == pytest.approx([2 / 3, 1])
 
 
-def test_consensus_asks_for_fewer_hypotheses_where_that_finds_lesions_at_no_cost(calibrate_module):
-    generator = np.random.default_rng(0)
+def test_consensus_is_best_over_all_images_and_those_with_a_lesion(calibrate_module):
     groups, non_empty = [str(index) for index in range(40)], np.arange(40) % 2 == 0
-    scores = np.full((40, 4), 0.5) + generator.normal(0, 0.01, (40, 1))
-    scores[non_empty, 0], scores[~non_empty, 0] = 0.9, 0.0  # finds most, at a cost
-    scores[non_empty, 1], scores[~non_empty, 1] = 0.6, 0.4 + generator.normal(0, 0.05, 20)  # majority: 2 of 4
-    scores[non_empty, 2] = 0.3
+    scores = np.zeros((40, 4))
+    scores[non_empty] = 0.8, 0.7, 0.3, 0.2
+    scores[~non_empty] = 0.0, 0.5, 0.8, 0.9  # sums: .4 + .8, .6 + .7, .55 + .3, .55 + .2
     assert calibrate_module.choose_number(scores, non_empty, groups) == 2
-    scores[~non_empty, 0] = 0.1 + generator.normal(0, 0.05, 20)  # as good as the majority over all images
+    scores[~non_empty] = 0.0, 0.1, 0.8, 0.9  # 1.2, 1.1, .85, .75
     assert calibrate_module.choose_number(scores, non_empty, groups) == 1
     assert calibrate_module.choose_number(scores, non_empty, ["one", "two"] * 20) == 2  # too few groups to tell
 
 
-def test_spread_of_the_candidates_is_the_one_nearest_to_the_raters(tmp_path):
+def test_spread_matches_best_among_those_as_near_as_the_nearest(calibrate_module):
+    generator = np.random.default_rng(0)
+    groups = [str(index) for index in range(40)]
+    noise = generator.normal(0, 0.05, (40, 3)) * [1, 1, 0]
+    distances = noise - noise.mean(axis=0) + [0.3, 0.203, 0.2]  # the second is worse by less than an error, .008
+    matched = np.tile([0.7, 0.6, 0.5], (40, 1))
+    assert calibrate_module.choose_spread(distances, matched, groups) == 1
+    assert calibrate_module.choose_spread(distances + [0, 0.1, 0], matched, groups) == 2
+    assert calibrate_module.choose_spread(distances, matched, ["one", "two"] * 20) == 2  # too few groups to tell
+
+
+def test_spread_of_few_groups_is_the_one_nearest_to_the_raters(tmp_path):
     tiny_pipeline().save_pretrained(tmp_path / "pipeline")
     command = [sys.executable, str(ROOT / "training" / "calibrate.py"), "--pipeline", "pipeline"]
     command += ["--dataset", "phantom", "--limit", "4", "--num-candidates", "12"]
@@ -83,7 +92,7 @@ def test_spread_of_the_candidates_is_the_one_nearest_to_the_raters(tmp_path):
     measured = json.loads((tmp_path / "pipeline" / "calibration.json").read_text())
     loaded = MedSegLatDiffPipeline.from_pretrained(tmp_path / "pipeline")
     loaded.set_progress_bar_config(disable=True)
-    distances = {float(spread): distance for spread, distance in measured["ged_by_spread"].items()}
+    distances = {float(spread): own["ged"] for spread, own in measured["by_spread"].items()}
     assert distances[loaded.config.spread] == min(distances.values()) and len(set(distances.values())) > 1
     assert loaded.config.default_num_candidates == measured["num_candidates"] == 12
     rows = list(open_split("phantom", "validation"))

@@ -4,8 +4,9 @@
         --num-candidates 64
 
 With `--num-candidates` the pipeline draws so many from then on and returns those that stand for all. How far apart
-they lie, its `spread`, is the one of SPREADS with the best generalised energy distance to the raters: candidates of a
-model that cannot see all that raters see differ more than raters do.
+they lie, its `spread`, is the one of SPREADS with the best matching to the raters (HM-IoU) among those whose
+generalised energy distance is within one standard error of the best (the rule of Breiman et al. 1984; with less than
+ten groups the best itself): candidates of a model that cannot see all that raters see differ more than raters do.
 
 For every share of the hypotheses, 0 to all, it counts how often raters marked the pixels held by so many; the isotonic
 fit of that (Barlow et al. 1972) becomes the pipeline's `calibration`, if it helps: fitted without a fold of the
@@ -13,11 +14,10 @@ groups, it must lower the Brier score on that fold, on average. A few groups tha
 sequences of CVC-ClinicDB, may have nothing to teach about others; the plain share stays then. Pixels that no
 hypothesis holds keep confidence 0, so that the map ends where the hypotheses end.
 
-The consensus is what so many hypotheses hold that Dice over the images with a lesion is best, among the numbers whose
-Dice over all images is within one standard error of the majority's (the rule of Breiman et al. 1984): where readers
-often mark nothing, half of the hypotheses may miss lesions that fewer find at no cost. With less than ten groups the
-majority stays. All go to the folder's model_index.json, as `default_num_candidates`, `spread`, `calibration` and
-`threshold`, and what was measured to calibration.json beside it.
+The consensus is what so many hypotheses hold that Dice over all images and Dice over those with a lesion are best, in
+sum: where readers often mark nothing, half of the hypotheses may miss lesions that fewer find, and too few mark what
+nobody would. With less than ten groups the majority stays. All go to the folder's model_index.json, as
+`default_num_candidates`, `spread`, `calibration` and `threshold`, and what was measured to calibration.json beside it.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from medseglatdiff import MedSegLatDiffPipeline
 from medseglatdiff.data import open_split
 from medseglatdiff.evaluation import noise_seed, read_raters
 from medseglatdiff.images import as_image_list, preprocess
-from medseglatdiff.metrics import dice, generalized_energy_distance
+from medseglatdiff.metrics import dice, generalized_energy_distance, hm_iou
 
 SPREADS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1)
 RAMP = 1e-3  # share of a straight line in the calibration
@@ -109,18 +109,29 @@ def choose_number(scores: np.ndarray, non_empty: np.ndarray, groups: list[str]) 
     Args:
         scores (`np.ndarray` of shape `(N, M)`): `dice_by_number` of each image.
         non_empty (`np.ndarray` of shape `(N,)`): whether the raters' majority marked anything.
+        groups (`list[str]`): the group of each image.
+    """
+    if len(set(groups)) < FOLDS or not non_empty.any():
+        return (scores.shape[1] + 1) // 2
+    return 1 + int((scores.mean(axis=0) + scores[non_empty].mean(axis=0)).argmax())
+
+
+def choose_spread(distances: np.ndarray, matched: np.ndarray, groups: list[str]) -> int:
+    """Which of the spreads is taken: see this file's head.
+
+    Args:
+        distances, matched (`np.ndarray` of shape `(N, spreads)`): GED and HM-IoU of each image.
         groups (`list[str]`): the group of each image; the standard error counts groups, not images.
     """
-    majority = (scores.shape[1] + 1) // 2
     names, members = np.unique(groups, return_inverse=True)
-    if len(names) < FOLDS or not non_empty.any():
-        return majority
-    loss = scores[:, [majority - 1]] - scores  # [N, M]
-    sums = np.zeros((len(names), loss.shape[1]))
-    np.add.at(sums, members, loss - loss.mean(axis=0))  # [groups, M]
-    error = np.sqrt((sums**2).sum(axis=0)) / len(loss)  # [M]
-    allowed = loss.mean(axis=0) <= error  # [M]
-    return 1 + int(np.where(allowed, scores[non_empty].mean(axis=0), -1).argmax())
+    best = distances.mean(axis=0).argmin()
+    if len(names) < FOLDS:
+        return int(best)
+    loss = distances - distances[:, [best]]  # [N, spreads]
+    sums = np.zeros((len(names), loss.shape[1]))  # [groups, spreads]
+    np.add.at(sums, members, loss - loss.mean(axis=0))
+    allowed = loss.mean(axis=0) <= np.sqrt((sums**2).sum(axis=0)) / len(loss)  # [spreads]
+    return int(np.where(allowed, matched.mean(axis=0), -1).argmax())
 
 
 class Tally:
@@ -128,12 +139,13 @@ class Tally:
 
     def __init__(self, num_masks: int):
         self.counts_of = defaultdict(lambda: np.zeros((2, num_masks + 1)))  # of each group
-        self.distances, self.scores, self.non_empty, self.groups = [], [], [], []  # of each image
+        self.distances, self.matched, self.scores, self.non_empty, self.groups = [], [], [], [], []  # of each image
 
     def add(self, masks: np.ndarray, raters: np.ndarray, group: str):
         """Counts an image of this group with its masks `(M, H, W)` and raters `(R, H, W)`."""
         self.counts_of[group] += count_held(masks, raters)
         self.distances.append(generalized_energy_distance(masks, raters))
+        self.matched.append(hm_iou(masks, raters))
         self.scores.append(dice_by_number(masks, raters))
         self.non_empty.append((raters.mean(axis=0) >= 0.5).any())
         self.groups.append(group)
@@ -186,12 +198,14 @@ def main(arguments: list[str] | None = None):
     shown = (rows[index] for index in tqdm(chosen, desc="calibrate"))
     tallies = tally(pipeline, shown, candidates, options.seed, accelerator)
     # 2. the spread, the consensus, the confidence
-    distances = {spread: float(np.mean(own.distances)) for spread, own in tallies.items()}
-    spread = min(distances, key=distances.get)
-    counts_of = tallies[spread].counts_of
+    distances, matched = (
+        np.array([getattr(own, name) for own in tallies.values()]).T for name in ("distances", "matched")
+    )  # [N, spreads] each
+    spread = list(tallies)[choose_spread(distances, matched, tallies[1.0].groups)]
+    own, counts_of = tallies[spread], tallies[spread].counts_of
     counts = np.sum(list(counts_of.values()), axis=0)  # [2, M + 1]
-    scores, non_empty = np.array(tallies[spread].scores), np.array(tallies[spread].non_empty)  # [N, M], [N]
-    number = choose_number(scores, non_empty, tallies[spread].groups)
+    scores, non_empty = np.array(own.scores), np.array(own.non_empty)  # [N, M], [N]
+    number = choose_number(scores, non_empty, own.groups)
     threshold, calibration = math.floor(1e5 * number / num_masks) / 1e5, fit(counts)
     before, after = cross_validate(counts_of)
     if after < before:
@@ -202,7 +216,8 @@ def main(arguments: list[str] | None = None):
     measured = {"command": f"accelerate launch training/calibrate.py {shlex.join(arguments or sys.argv[1:])}"}
     measured |= {"num_images": len(chosen), "num_masks": num_masks, "num_candidates": candidates}
     measured |= {"num_inference_steps": pipeline.config.default_num_inference_steps}
-    measured |= {"ged_by_spread": distances, "spread": spread}
+    by_spread = zip(tallies, distances.mean(axis=0), matched.mean(axis=0), strict=True)
+    measured |= {"by_spread": {str(own): {"ged": ged, "hm_iou": iou} for own, ged, iou in by_spread}, "spread": spread}
     measured |= {"num_groups": len(counts_of), "brier": before, "brier_cross_validated": after}
     measured |= {"pixels": counts[0].tolist(), "marked": counts[1].tolist()}
     measured |= {"dice_by_number": scores.mean(axis=0).tolist(), "number": number}
@@ -211,7 +226,7 @@ def main(arguments: list[str] | None = None):
     (options.pipeline / "calibration.json").write_text(json.dumps(measured, indent=2) + "\n")
     settings = dict(default_num_candidates=candidates, spread=spread, calibration=calibration, threshold=threshold)
     replace_settings(options.pipeline, **settings)
-    print("GED by spread:", ", ".join(f"{own}: {distance:.4f}" for own, distance in distances.items()))
+    print(f"spread {spread}, of", json.dumps(measured["by_spread"]))
     print(f"Brier score, cross-validated: {before:.6f} of the plain share, {after:.6f} calibrated")
     print(f"consensus of {number} of {num_masks}; threshold {threshold}; calibration {calibration}")
 
