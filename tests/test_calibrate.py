@@ -62,13 +62,15 @@ def test_dice_by_number_of_hypotheses(calibrate_module):
     assert calibrate_module.dice_by_number(masks, raters) == pytest.approx([2 / 3, 1])
 
 
-def test_consensus_is_best_over_all_images_and_those_with_a_lesion(calibrate_module):
+def test_consensus_asks_for_fewer_hypotheses_where_that_finds_lesions_at_no_cost(calibrate_module):
+    generator = np.random.default_rng(0)
     groups, non_empty = [str(index) for index in range(40)], np.arange(40) % 2 == 0
-    scores = np.zeros((40, 4))
-    scores[non_empty] = 0.8, 0.7, 0.3, 0.2
-    scores[~non_empty] = 0.0, 0.5, 0.8, 0.9  # sums: .4 + .8, .6 + .7, .55 + .3, .55 + .2
+    scores = np.full((40, 4), 0.5) + generator.normal(0, 0.01, (40, 1))
+    scores[non_empty, 0], scores[~non_empty, 0] = 0.9, 0.0  # finds most, at a cost
+    scores[non_empty, 1], scores[~non_empty, 1] = 0.6, 0.4 + generator.normal(0, 0.05, 20)  # majority: 2 of 4
+    scores[non_empty, 2] = 0.3
     assert calibrate_module.choose_number(scores, non_empty, groups) == 2
-    scores[~non_empty] = 0.0, 0.1, 0.8, 0.9  # 1.2, 1.1, .85, .75
+    scores[~non_empty, 0] = 0.1 + generator.normal(0, 0.05, 20)  # as good as the majority over all images
     assert calibrate_module.choose_number(scores, non_empty, groups) == 1
     assert calibrate_module.choose_number(scores, non_empty, ["one", "two"] * 20) == 2  # too few groups to tell
 

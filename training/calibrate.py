@@ -14,10 +14,11 @@ groups, it must lower the Brier score on that fold, on average. A few groups tha
 sequences of CVC-ClinicDB, may have nothing to teach about others; the plain share stays then. Pixels that no
 hypothesis holds keep confidence 0, so that the map ends where the hypotheses end.
 
-The consensus is what so many hypotheses hold that Dice over all images and Dice over those with a lesion are best, in
-sum: where readers often mark nothing, half of the hypotheses may miss lesions that fewer find, and too few mark what
-nobody would. With less than ten groups the majority stays. All go to the folder's model_index.json, as
-`default_num_candidates`, `spread`, `calibration` and `threshold`, and what was measured to calibration.json beside it.
+The consensus is what so many hypotheses hold that Dice over the images with a lesion is best, among the numbers whose
+Dice over all images is within one standard error of the majority's: where readers often mark nothing, half of the
+hypotheses may miss lesions that fewer find at no cost. With less than ten groups the majority stays. All go to the
+folder's model_index.json, as `default_num_candidates`, `spread`, `calibration` and `threshold`, and what was measured
+to calibration.json beside it.
 """
 
 import argparse
@@ -103,6 +104,17 @@ def dice_by_number(masks: np.ndarray, raters: np.ndarray) -> list[float]:
     return [dice(held >= number, reference) for number in range(1, len(masks) + 1)]
 
 
+def near_enough(loss: np.ndarray, groups: list[str]) -> np.ndarray:
+    """Which choices lose at most one standard error, bool `(choices,)`; `loss` is each image's, `(N, choices)`.
+
+    The standard error counts groups, not images.
+    """
+    names, members = np.unique(groups, return_inverse=True)
+    sums = np.zeros((len(names), loss.shape[1]))  # [groups, choices]
+    np.add.at(sums, members, loss - loss.mean(axis=0))
+    return loss.mean(axis=0) <= np.sqrt((sums**2).sum(axis=0)) / len(loss)
+
+
 def choose_number(scores: np.ndarray, non_empty: np.ndarray, groups: list[str]) -> int:
     """How many hypotheses the consensus asks for: see this file's head.
 
@@ -111,9 +123,11 @@ def choose_number(scores: np.ndarray, non_empty: np.ndarray, groups: list[str]) 
         non_empty (`np.ndarray` of shape `(N,)`): whether the raters' majority marked anything.
         groups (`list[str]`): the group of each image.
     """
+    majority = (scores.shape[1] + 1) // 2
     if len(set(groups)) < FOLDS or not non_empty.any():
-        return (scores.shape[1] + 1) // 2
-    return 1 + int((scores.mean(axis=0) + scores[non_empty].mean(axis=0)).argmax())
+        return majority
+    allowed = near_enough(scores[:, [majority - 1]] - scores, groups)  # [M]
+    return 1 + int(np.where(allowed, scores[non_empty].mean(axis=0), -1).argmax())
 
 
 def choose_spread(distances: np.ndarray, matched: np.ndarray, groups: list[str]) -> int:
@@ -121,16 +135,12 @@ def choose_spread(distances: np.ndarray, matched: np.ndarray, groups: list[str])
 
     Args:
         distances, matched (`np.ndarray` of shape `(N, spreads)`): GED and HM-IoU of each image.
-        groups (`list[str]`): the group of each image; the standard error counts groups, not images.
+        groups (`list[str]`): the group of each image.
     """
-    names, members = np.unique(groups, return_inverse=True)
-    best = distances.mean(axis=0).argmin()
-    if len(names) < FOLDS:
-        return int(best)
-    loss = distances - distances[:, [best]]  # [N, spreads]
-    sums = np.zeros((len(names), loss.shape[1]))  # [groups, spreads]
-    np.add.at(sums, members, loss - loss.mean(axis=0))
-    allowed = loss.mean(axis=0) <= np.sqrt((sums**2).sum(axis=0)) / len(loss)  # [spreads]
+    best = int(distances.mean(axis=0).argmin())
+    if len(set(groups)) < FOLDS:
+        return best
+    allowed = near_enough(distances - distances[:, [best]], groups)  # [spreads]
     return int(np.where(allowed, matched.mean(axis=0), -1).argmax())
 
 
