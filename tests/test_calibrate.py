@@ -116,6 +116,7 @@ def test_command_changes_the_maps_and_not_the_masks(tmp_path):
     assert len(measured["pixels"]) == 4 and sum(measured["pixels"]) == 4 * 128**2
     assert (measured["brier"] > measured["brier_cross_validated"]) == (loaded.config.calibration is not None)
     assert measured["num_images"] == 4 and loaded.config.default_num_masks == 3
+    assert loaded.config.default_num_candidates == 1 and measured["num_candidates"] == 3
     before, after = (p(np.zeros((32, 32)), 3, generator=torch.Generator().manual_seed(0)) for p in (pipeline, loaded))
     assert np.array_equal(before.masks[0], after.masks[0])
     held = before.masks[0].sum(axis=0) >= measured["number"]

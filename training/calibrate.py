@@ -203,7 +203,8 @@ def main(arguments: list[str] | None = None):
     pipeline.set_progress_bar_config(disable=True)
     num_masks, rows = pipeline.config.default_num_masks, open_split(options.dataset, options.split)
     chosen = np.random.default_rng(options.seed).permutation(len(rows))[: options.limit].tolist()
-    candidates = max(num_masks, options.num_candidates or pipeline.config.default_num_candidates)
+    default = options.num_candidates or pipeline.config.default_num_candidates
+    candidates = max(num_masks, default)
     # 1. count over the split
     shown = (rows[index] for index in tqdm(chosen, desc="calibrate"))
     tallies = tally(pipeline, shown, candidates, options.seed, accelerator)
@@ -234,7 +235,7 @@ def main(arguments: list[str] | None = None):
     measured |= {"dice_by_number_non_empty": scores[non_empty].mean(axis=0).tolist() if non_empty.any() else None}
     measured |= {"calibration": calibration, "threshold": threshold, "git_commit": git_commit()}
     (options.pipeline / "calibration.json").write_text(json.dumps(measured, indent=2) + "\n")
-    settings = dict(default_num_candidates=candidates, spread=spread, calibration=calibration, threshold=threshold)
+    settings = dict(default_num_candidates=default, spread=spread, calibration=calibration, threshold=threshold)
     replace_settings(options.pipeline, **settings)
     print(f"spread {spread}, of", json.dumps(measured["by_spread"]))
     print(f"Brier score, cross-validated: {before:.6f} of the plain share, {after:.6f} calibrated")
