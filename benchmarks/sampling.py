@@ -17,13 +17,14 @@ from pathlib import Path
 
 import script_paths
 from ablations import MEASURES, measure
+from calibrate import SPREADS
 from provenance import git_commit, hardware, versions
 
 from medseglatdiff import MedSegLatDiffPipeline
 from medseglatdiff.data import open_split
 
 NOISES = ("same", "zero")
-CANDIDATES, SPREADS = (1, 2, 4, 8), (0.6, 0.8, 0.9, 1.0, 1.1)  # per mask; at the pipeline's own number
+CANDIDATES = (1, 2, 4, 8)  # per mask
 
 
 def shortened(measured: dict) -> dict:

@@ -42,7 +42,7 @@ def measure_sampling(options: argparse.Namespace) -> dict:
         seconds.append(time.perf_counter() - start)
     return {
         "num_masks": 16,
-        "num_candidates": max(16, pipeline.config.default_num_candidates),
+        "num_candidates": pipeline.num_drawn(16),
         "num_inference_steps": pipeline.config.default_num_inference_steps,
         "image": f"{side} x {side}",
         "seconds": sorted(seconds[1:])[2],

@@ -156,6 +156,17 @@ def test_two_processes_give_the_numbers_of_one(finished, pipeline_folder, tmp_pa
             assert two["metrics"][name]["value"] == pytest.approx(entry["value"], abs=5e-4), name
 
 
+def test_other_settings_of_a_pipeline_are_another_evaluation(evaluate, pipeline_folder, tmp_path):
+    """What calibrate.py changes lies in model_index.json alone; finished images of before must not count."""
+    folder = shutil.copytree(pipeline_folder, tmp_path / "pipeline")
+    options = evaluate.parse_arguments(command_line(folder, tmp_path / "results.json"))
+    before = evaluate.parts_folder(options, 2, "no")
+    assert evaluate.parts_folder(options, 2, "no") == before
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"spread": 0.75}))
+    assert evaluate.parts_folder(options, 2, "no") != before
+
+
 def test_interrupted_evaluation_resumes(evaluate, finished, pipeline_folder, tmp_path, monkeypatch):
     folder = shutil.copytree(pipeline_folder, tmp_path / "pipeline")
     out = folder / "results.json"  # where a card reads it: what is written there must not look like another model

@@ -3,6 +3,7 @@
 import numpy as np
 import PIL.Image
 import pytest
+from conftest import tiny_pipeline
 
 from medseglatdiff.evaluation import (
     degenerate_samples,
@@ -35,6 +36,18 @@ def test_zero_noise_gives_equal_hypotheses_and_same_noise_equal_images(pipeline)
     assert (first == second).mean() > 0.999 and (first != first[0]).any()
     (first, *_), (second, *_) = predict(pipeline, twins, 4, 2, seed=0)
     assert (first != second).any()
+
+
+def test_masks_are_chosen_where_noise_is_fresh_and_come_as_drawn_otherwise():
+    pipeline, row = tiny_pipeline(default_num_candidates=9), next(iter(phantom_rows(1, size=32)))
+    chosen, drawn, everything = (
+        next(predict(pipeline, [row], masks, 2, seed=0, num_candidates=candidates))[0]
+        for masks, candidates in ((3, None), (3, 3), (9, 9))
+    )  # [M, H, W] each
+    assert np.array_equal(drawn, everything[:3]) and not np.array_equal(chosen, drawn)
+    assert all(any(np.array_equal(mask, other) for other in everything) for mask in chosen)
+    masks = next(predict(pipeline, [row], 3, 2, seed=0, noise="same"))[0]
+    assert np.array_equal(masks, next(predict(pipeline, [row], 3, 2, seed=0, noise="same", num_candidates=3))[0])
 
 
 def test_random_rater_follows_its_closed_form():

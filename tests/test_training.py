@@ -117,10 +117,13 @@ def test_energy_stage_trains_another_pipeline_on(trained, tmp_path):
     assert others["energy_inference_steps"] == 2 and others["output_dir"] == str(trained) and "seed" not in others
 
 
-def test_energy_stage_refuses_a_pipeline_of_another_size(trained, tmp_path):
-    options = {"stage": "energy", "start_from": str(trained / "pipeline"), "sample_size": 64}
-    with pytest.raises(ValueError, match="`start_from` must have 1 classes at 64 pixels, but has 1 at 32"):
-        main(Config(**{**TINY, **options, "output_dir": str(tmp_path)}))
+@pytest.mark.parametrize("stage", ["unet", "energy"])
+@pytest.mark.parametrize("other", [{"sample_size": 64}, {"num_channels": 3}], ids=str)
+def test_a_pipeline_for_other_images_is_not_trained_on(trained, tmp_path, stage, other):
+    settings = {**TINY, "num_channels": 1, **other, "stage": stage, "start_from": str(trained / "pipeline")}
+    named = f"1 classes for images of {settings['num_channels']} channels at {settings['sample_size']} pixels"
+    with pytest.raises(ValueError, match=f"`start_from` must have {named}, but has 1, 1 and 32"):
+        main(Config(**settings, output_dir=str(tmp_path)))
 
 
 def test_a_pipeline_is_trained_on(trained, tmp_path):

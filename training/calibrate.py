@@ -40,7 +40,6 @@ from tqdm import tqdm
 from medseglatdiff import MedSegLatDiffPipeline
 from medseglatdiff.data import open_split
 from medseglatdiff.evaluation import noise_seed, read_raters
-from medseglatdiff.images import as_image_list, preprocess
 from medseglatdiff.metrics import dice, generalized_energy_distance, hm_iou
 
 SPREADS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1)
@@ -164,12 +163,12 @@ class Tally:
 def draw_candidates(pipeline: MedSegLatDiffPipeline, row: dict, count: int, seed: int) -> torch.Tensor:
     """Probabilities of the candidates of one row, `(N, 1 + K, S, S)`: what `conclude` chooses from."""
     config, generator = pipeline.config, torch.Generator().manual_seed(noise_seed(row["image_id"], seed))
-    shape = (pipeline.image_encoder.config.in_channels, config.sample_size, config.stretch)
-    pixels, _ = preprocess(as_image_list(row["image"]), *shape)  # [1, channels, S, S]
+    steps, batch_size = config.default_num_inference_steps, config.default_num_masks
+    pixels, _ = pipeline.preprocess([row["image"]])  # [1, channels, S, S]
     noise, generators = pipeline.prepare_latents(1, count, generator), pipeline.step_generators(1, count, generator)
-    batch_size = config.default_num_masks
-    latents = pipeline.draw_latents(pixels, noise, config.default_num_inference_steps, batch_size, generators)
-    return pipeline.decode(latents[0], batch_size)
+    condition = pipeline.encode_image(pixels, count, batch_size)  # [1, s, condition_channels, h, w]
+    [latents] = pipeline.draw_latents(condition, noise, steps, batch_size, generators)  # [N, C, h, w]
+    return pipeline.decode(latents, batch_size)
 
 
 def tally(pipeline: MedSegLatDiffPipeline, rows, count: int, seed: int, accelerator) -> dict[float, Tally]:
@@ -203,8 +202,9 @@ def main(arguments: list[str] | None = None):
     pipeline.set_progress_bar_config(disable=True)
     num_masks, rows = pipeline.config.default_num_masks, open_split(options.dataset, options.split)
     chosen = np.random.default_rng(options.seed).permutation(len(rows))[: options.limit].tolist()
-    default = options.num_candidates or pipeline.config.default_num_candidates
-    candidates = max(num_masks, default)
+    if options.num_candidates is not None:
+        pipeline.register_to_config(default_num_candidates=options.num_candidates)
+    candidates = pipeline.num_drawn(num_masks)
     # 1. count over the split
     shown = (rows[index] for index in tqdm(chosen, desc="calibrate"))
     tallies = tally(pipeline, shown, candidates, options.seed, accelerator)
@@ -235,8 +235,8 @@ def main(arguments: list[str] | None = None):
     measured |= {"dice_by_number_non_empty": scores[non_empty].mean(axis=0).tolist() if non_empty.any() else None}
     measured |= {"calibration": calibration, "threshold": threshold, "git_commit": git_commit()}
     (options.pipeline / "calibration.json").write_text(json.dumps(measured, indent=2) + "\n")
-    settings = dict(default_num_candidates=default, spread=spread, calibration=calibration, threshold=threshold)
-    replace_settings(options.pipeline, **settings)
+    settings = dict(spread=spread, calibration=calibration, threshold=threshold)
+    replace_settings(options.pipeline, default_num_candidates=pipeline.config.default_num_candidates, **settings)
     print(f"spread {spread}, of", json.dumps(measured["by_spread"]))
     print(f"Brier score, cross-validated: {before:.6f} of the plain share, {after:.6f} calibrated")
     print(f"consensus of {number} of {num_masks}; threshold {threshold}; calibration {calibration}")

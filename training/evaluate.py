@@ -137,7 +137,8 @@ def parts_folder(options: argparse.Namespace, steps: int, precision: str) -> Pat
     """Where finished images wait: another one for other settings or other weights, so that runs never mix."""
     settings = {name: str(value) for name, value in vars(options).items() if name not in ("out", "steps")}
     if options.pipeline and Path(options.pipeline).is_dir():
-        files = [*Path(options.pipeline).glob("*/*.json"), *Path(options.pipeline).glob("*/*.safetensors")]
+        kinds = ("model_index.json", "*/*.json", "*/*.safetensors")
+        files = [path for kind in kinds for path in Path(options.pipeline).glob(kind)]
         settings["files"] = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(files)]
     digest = hashlib.sha256(json.dumps([settings, steps, precision], sort_keys=True).encode()).hexdigest()[:12]
     return options.out.with_suffix(".parts") / f"steps-{steps}-{digest}"
@@ -200,8 +201,8 @@ def main(arguments: list[str] | None = None):
         results["num_inference_steps"] = steps_list[-1]
         results["scheduler"] = type(pipeline.scheduler).__name__
         results["antithetic"] = pipeline.config.antithetic
-        candidates = max(options.num_masks, pipeline.config.default_num_candidates)
-        results["num_candidates"] = options.num_candidates or candidates
+        default = pipeline.num_drawn(options.num_masks) if options.noise == "fresh" else options.num_masks
+        results["num_candidates"] = options.num_candidates or default
         results["spread"] = pipeline.config.spread
     results |= list(by_steps.values())[-1] | circumstances(accelerator)
     if len(by_steps) > 1:

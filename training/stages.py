@@ -45,10 +45,12 @@ class PipelineStage(Stage):
     def __init__(
         self, config: Config, train: SegmentationSplit, validation: SegmentationSplit, pipeline: MedSegLatDiffPipeline
     ):
-        if pipeline.num_classes != config.num_classes or pipeline.config.sample_size != config.sample_size:
+        wanted = (config.num_classes, config.num_channels, config.sample_size)
+        found = (pipeline.num_classes, pipeline.image_encoder.config.in_channels, pipeline.config.sample_size)
+        if found != wanted:
             raise ValueError(
-                f"`start_from` must have {config.num_classes} classes at {config.sample_size} pixels, but has "
-                f"{pipeline.num_classes} at {pipeline.config.sample_size}."
+                f"`start_from` must have {wanted[0]} classes for images of {wanted[1]} channels at {wanted[2]} "
+                f"pixels, but has {found[0]}, {found[1]} and {found[2]}."
             )
         super().__init__(config, train, validation)
         self.mask_vae, self.scheduler = pipeline.mask_vae.eval().requires_grad_(False), pipeline.scheduler

@@ -12,7 +12,6 @@ from limits import Upload
 from medseglatdiff import MedSegLatDiffPipeline, __version__
 from medseglatdiff.aggregation import convert
 from medseglatdiff.cli import mean_pairwise_dice
-from medseglatdiff.images import preprocess
 
 CHUNK = 8  # hypotheses between two reports of progress: a multiple of the symmetries, to keep in step with them
 NOT_A_DEVICE = "Not a medical device: for research and teaching only, never for diagnosis or treatment."
@@ -47,7 +46,7 @@ class Job:
     @property
     def num_candidates(self) -> int:
         """How many hypotheses are drawn, of which the pipeline returns those that stand for all."""
-        return max(self.num_masks, self.pipeline.config.default_num_candidates)
+        return self.pipeline.num_drawn(self.num_masks)
 
     def sample(self) -> Iterator[np.ndarray]:
         """The candidates so far, bool `(n, H, W)`, `CHUNK` more each time."""
@@ -55,15 +54,16 @@ class Job:
         pipeline, generator = self.pipeline, torch.Generator().manual_seed(self.seed)
         noise = pipeline.prepare_latents(1, self.num_candidates, generator)  # [N, C, h, w]
         generators = pipeline.step_generators(1, self.num_candidates, generator)
-        shape = (pipeline.image_encoder.config.in_channels, pipeline.config.sample_size, pipeline.config.stretch)
-        pixels, [size] = preprocess([self.upload.image], *shape)  # [1, channels, S, S]
+        pixels, [size] = pipeline.preprocess([self.upload.image])  # [1, channels, S, S]
+        with torch.no_grad():
+            condition = pipeline.encode_image(pixels, self.num_candidates, CHUNK)  # [1, s, condition_channels, h, w]
         # 2. a chunk at a time
         drawn = []
         for first in range(0, len(noise), CHUNK):
             own = None if generators is None else generators[first : first + CHUNK]
             with SAMPLING, torch.no_grad():
                 chunk = noise[first : first + CHUNK]  # [n, C, h, w]
-                latents = pipeline.draw_latents(pixels, chunk, self.num_inference_steps, CHUNK, own)[0]  # [n, C, h, w]
+                [latents] = pipeline.draw_latents(condition, chunk, self.num_inference_steps, CHUNK, own)
                 self.shares.append(pipeline.decode(latents, CHUNK))  # [n, 2, S, S]
             drawn.append(pipeline.conclude(self.shares[-1], len(chunk), size)[0].bool().numpy())  # [n, H, W]
             yield np.concatenate(drawn)

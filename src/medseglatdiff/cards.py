@@ -74,7 +74,7 @@ def pipeline_facts(pipeline: MedSegLatDiffPipeline) -> str:
     config, classes = pipeline.config, pipeline.num_classes
     kind = "RGB" if pipeline.image_encoder.config.in_channels == 3 else "grey"
     stretched = ", each stretched to its full range of values" if config.stretch else ""
-    candidates = config.default_num_candidates
+    candidates = pipeline.num_drawn(config.default_num_masks)
     chosen = f" that stand for {candidates} drawn" if candidates > config.default_num_masks else ""
     parts = {name: getattr(pipeline, name).num_parameters() for name in ("image_encoder", "mask_vae", "unet")}
     rows = [

@@ -108,7 +108,7 @@ def run_info(options: argparse.Namespace):
         "foreground classes": pipeline.num_classes,
         "stretches images": "yes" if pipeline.config.stretch else "no",
         "default masks": pipeline.config.default_num_masks,
-        "of candidates": max(pipeline.config.default_num_masks, pipeline.config.default_num_candidates),
+        "of candidates": pipeline.num_drawn(pipeline.config.default_num_masks),
         "default steps": pipeline.config.default_num_inference_steps,
         "consensus threshold": pipeline.config.threshold,
         "calibrated": "yes" if pipeline.config.calibration else "no",

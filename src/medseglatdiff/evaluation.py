@@ -138,7 +138,7 @@ def predict(
 
     Args:
         noise (`str`, *optional*, defaults to `"fresh"`): where each image's initial noise comes from: its own seed,
-            `"same"` for one draw for all images, `"zero"` for none at all. With these two nothing is chosen.
+            `"same"` for one draw for all images, `"zero"` for none at all; the masks come as drawn from these two.
         num_candidates (`int`, *optional*): of how many the masks are chosen; the checkpoint's own default if `None`.
     """
     generators = [torch.Generator().manual_seed(noise_seed(row["image_id"], seed)) for row in rows]
@@ -150,5 +150,5 @@ def predict(
         "zero": torch.zeros(shape).repeat(len(rows), 1, 1, 1),
     }[noise]  # [B*M, C, h, w]
     images = [row["image"] for row in rows]
-    options = dict(latents=latents, return_dict=False, num_candidates=num_candidates if noise == "fresh" else None)
+    options = dict(latents=latents, return_dict=False, num_candidates=num_candidates)
     return zip(*pipeline(images, num_masks, steps, generators, **options), strict=True)

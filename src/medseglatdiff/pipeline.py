@@ -114,12 +114,21 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
         side = self.config.sample_size // self.mask_vae.downsampling_factor
         return (self.mask_vae.config.latent_channels, side, side)
 
-    def encode_image(self, pixels: torch.Tensor, batch_size: int, symmetries: int) -> torch.Tensor:
-        """The conditions of each image, `(B, symmetries, condition_channels, h, w)`, from `(B, channels, S, S)`."""
+    def num_drawn(self, num_masks: int) -> int:
+        """How many hypotheses of an image are drawn by default, to return `num_masks`."""
+        return max(num_masks, self.config.default_num_candidates)
+
+    def preprocess(self, images: list) -> tuple[torch.Tensor, list[tuple[int, int]]]:
+        """What the image encoder takes, `(B, channels, S, S)` in [-1, 1], and each image's own height and width."""
+        return preprocess(images, self.image_encoder.config.in_channels, self.config.sample_size, self.config.stretch)
+
+    def encode_image(self, pixels: torch.Tensor, count: int, batch_size: int) -> torch.Tensor:
+        """Conditions for `count` hypotheses, `(B, s, condition_channels, h, w)`, one per symmetry that has any."""
         pixels = pixels.to(self._execution_device, self.image_encoder.dtype)  # [B, C, S, S]
-        views = torch.stack([dihedral(pixels, index) for index in range(symmetries)], dim=1)  # [B, s, C, S, S]
+        turns = range(min(self.config.symmetries, count))
+        views = torch.stack([dihedral(pixels, index) for index in turns], dim=1)  # [B, s, C, S, S]
         chunks = [self.image_encoder.condition(chunk) for chunk in views.flatten(0, 1).split(batch_size)]
-        return torch.cat(chunks).unflatten(0, (-1, symmetries))  # [B, s, condition_channels, h, w]
+        return torch.cat(chunks).unflatten(0, (-1, len(turns)))  # [B, s, condition_channels, h, w]
 
     def prepare_latents(self, num_images: int, num_masks: int, generator) -> torch.Tensor:
         """Standard normal latents, `(B*M, C, h, w)`, drawn image by image from its generator."""
@@ -149,18 +158,15 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
             progress_bar.update()
         return latents
 
-    def draw_latents(self, pixels, noise, num_inference_steps: int, batch_size: int, generators) -> torch.Tensor:
-        """Denoised latents, `(B, N, C, h, w)`, from `noise`, `(B*N, C, h, w)`, of preprocessed images, `(B, channels,
-        S, S)`; `generators` are those of `step_generators`."""
-        # 1. encode each image once, or under each of its symmetries that there is a hypothesis for
-        count = len(noise) // len(pixels)
-        symmetries = min(self.config.symmetries, count)
-        condition = self.encode_image(pixels, batch_size, symmetries)  # [B, s, condition_channels, h, w]
-        # 2. denoise, `batch_size` hypotheses at a time
+    def draw_latents(self, condition, noise, num_inference_steps: int, batch_size: int, generators) -> torch.Tensor:
+        """Denoised latents, `(B, N, C, h, w)`, from `noise`, `(B*N, C, h, w)`, `batch_size` at a time, under what
+        `encode_image` gives; `generators` are those of `step_generators`."""
+        num_images, symmetries = condition.shape[:2]
+        count = len(noise) // num_images
         noise = noise.to(self._execution_device, self.unet.dtype)  # [B*N, C, h, w]
         self.scheduler.set_timesteps(num_inference_steps, device=noise.device)
-        owners = torch.arange(len(pixels), device=noise.device).repeat_interleave(count)  # [B*N]
-        views = torch.arange(count, device=noise.device).repeat(len(pixels)) % symmetries  # [B*N]
+        owners = torch.arange(num_images, device=noise.device).repeat_interleave(count)  # [B*N]
+        views = torch.arange(count, device=noise.device).repeat(num_images) % symmetries  # [B*N]
         chunks = torch.arange(len(noise), device=noise.device).split(batch_size)
         denoised = []
         with self.progress_bar(total=len(chunks) * len(self.scheduler.timesteps)) as progress_bar:
@@ -168,14 +174,13 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
                 own = None if generators is None else [generators[index] for index in chunk.tolist()]
                 given = condition[owners[chunk], views[chunk]]  # [n, condition_channels, h, w]
                 denoised.append(self.denoise(noise[chunk], given, num_inference_steps, own, progress_bar))
-        return torch.cat(denoised).unflatten(0, (len(pixels), count))  # [B, N, C, h, w]
+        return torch.cat(denoised).unflatten(0, (num_images, count))  # [B, N, C, h, w]
 
     def decode(self, latents: torch.Tensor, batch_size: int) -> torch.Tensor:
         """Probabilities, float32 `(N, 1 + K, S, S)`, of one image's latents `(N, C, h, w)`, its symmetries undone."""
-        symmetries = min(self.config.symmetries, len(latents))
         parts = latents.to(self.mask_vae.dtype).split(batch_size)
         shares = torch.cat([self.mask_vae.decode(part).float().softmax(dim=1) for part in parts])  # [N, 1+K, S, S]
-        return torch.stack([undo_dihedral(share, index % symmetries) for index, share in enumerate(shares)])
+        return torch.stack([undo_dihedral(own, index % self.config.symmetries) for index, own in enumerate(shares)])
 
     def conclude(self, shares: torch.Tensor, num_masks: int, size: tuple[int, int]) -> tuple:
         """Label maps `(num_masks, H, W)`, confidence, uncertainty and consensus of an image from its `decode`."""
@@ -227,14 +232,14 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
         counts = dict(num_masks=num_masks, num_inference_steps=steps, batch_size=batch_size, num_candidates=drawn)
         self.check_inputs(counts, len(images), generator, latents, output_type)
         # 2. preprocess
-        channels, stretch = self.image_encoder.config.in_channels, self.config.stretch
-        pixels, sizes = preprocess(images, channels, self.config.sample_size, stretch)  # [B, C, S, S]
+        pixels, sizes = self.preprocess(images)  # [B, channels, S, S]
         # 3. draw
         if latents is None:
-            drawn = max(drawn, self.config.default_num_candidates) if num_candidates is None else drawn
+            drawn = self.num_drawn(num_masks) if num_candidates is None else num_candidates
             latents = self.prepare_latents(len(images), drawn, generator)  # [B*N, C, h, w]
         generators = self.step_generators(len(images), drawn, generator)
-        denoised = self.draw_latents(pixels, latents, steps, batch_size, generators)  # [B, N, C, h, w]
+        condition = self.encode_image(pixels, drawn, batch_size)  # [B, s, condition_channels, h, w]
+        denoised = self.draw_latents(condition, latents, steps, batch_size, generators)  # [B, N, C, h, w]
         # 4. decode, choose, aggregate at each image's own size
         pairs = zip(denoised, sizes, strict=True)
         results = [self.conclude(self.decode(own, batch_size), num_masks, size) for own, size in pairs]
