@@ -97,6 +97,7 @@ def test_spread_of_few_groups_is_the_one_nearest_to_the_raters(tmp_path):
     distances = {float(spread): own["ged"] for spread, own in measured["by_spread"].items()}
     assert distances[loaded.config.spread] == min(distances.values()) and len(set(distances.values())) > 1
     assert loaded.config.default_num_candidates == measured["num_candidates"] == 12
+    assert measured["mixed_precision"] == "no"
     rows = list(open_split("phantom", "validation"))
     order = np.random.default_rng(1).permutation(len(rows))[:4]
     predictions = predict(loaded, [rows[index] for index in order], 3, 2, seed=1)

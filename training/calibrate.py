@@ -227,6 +227,7 @@ def main(arguments: list[str] | None = None):
     measured = {"command": f"accelerate launch training/calibrate.py {shlex.join(arguments or sys.argv[1:])}"}
     measured |= {"num_images": len(chosen), "num_masks": num_masks, "num_candidates": candidates}
     measured |= {"num_inference_steps": pipeline.config.default_num_inference_steps}
+    measured |= {"mixed_precision": accelerator.mixed_precision}
     by_spread = zip(tallies, distances.mean(axis=0), matched.mean(axis=0), strict=True)
     measured |= {"by_spread": {str(own): {"ged": ged, "hm_iou": iou} for own, ged, iou in by_spread}, "spread": spread}
     measured |= {"num_groups": len(counts_of), "brier": before, "brier_cross_validated": after}
