@@ -1,5 +1,6 @@
 """The README's numbers are those of the results files, and its Python snippet runs."""
 
+import json
 import re
 from pathlib import Path
 
@@ -27,6 +28,20 @@ def test_ablations_are_current(tmp_path, monkeypatch):
     ablation_tables.main()
     text = (tmp_path / "benchmarks" / "ABLATIONS.md").read_text()
     assert text == (ROOT / "benchmarks" / "ABLATIONS.md").read_text(), "run `make results`"
+
+
+def test_a_split_that_leaks_is_told_from_ours(tmp_path, monkeypatch):
+    monkeypatch.setattr(readme_results, "ROOT", tmp_path)
+    assert readme_results.random_frames("mine", ("dice",)) == []
+    folder = tmp_path / "benchmarks" / "random_frames" / "mine"
+    folder.mkdir(parents=True)
+    results = {"num_images": 7, "metrics": {"dice": {"value": 0.5, "low": 0.25, "high": 0.75}}}
+    stages = {"start/unet": {"cpu_hours": 0.5}, "unet": {"cpu_hours": 0.25}}
+    (folder / "results.json").write_text(json.dumps(results))
+    (folder / "training.json").write_text(json.dumps({"stages": stages}))
+    ((label, values, protocol),) = readme_results.random_frames("mine", ("dice",))
+    assert "same preset" in label and values == "0.500 (0.250-0.750)"
+    assert protocol == "random frames, which leak: 7 of them; trained 45 core minutes"
 
 
 def test_a_measure_that_one_entry_lacks_stays_empty_there():
