@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -110,7 +111,9 @@ def test_command_changes_the_maps_and_not_the_masks(tmp_path):
     pipeline = tiny_pipeline()
     pipeline.save_pretrained(tmp_path / "pipeline")
     command = [sys.executable, str(ROOT / "training" / "calibrate.py"), "--pipeline", "pipeline"]
-    subprocess.run([*command, "--dataset", "phantom", "--limit", "4"], check=True, cwd=tmp_path, capture_output=True)
+    command += ["--dataset", "phantom", "--limit", "4"]
+    environment = os.environ | {"ACCELERATE_MIXED_PRECISION": "bf16"}
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True)
     measured = json.loads((tmp_path / "pipeline" / "calibration.json").read_text())
     loaded = MedSegLatDiffPipeline.from_pretrained(tmp_path / "pipeline")
     assert loaded.config.calibration == measured["calibration"] and loaded.config.threshold == measured["threshold"]
@@ -118,6 +121,7 @@ def test_command_changes_the_maps_and_not_the_masks(tmp_path):
     assert (measured["brier"] > measured["brier_cross_validated"]) == (loaded.config.calibration is not None)
     assert measured["num_images"] == 4 and loaded.config.default_num_masks == 3
     assert loaded.config.default_num_candidates == 1 and measured["num_candidates"] == 3
+    assert measured["mixed_precision"] == "bf16"
     before, after = (p(np.zeros((32, 32)), 3, generator=torch.Generator().manual_seed(0)) for p in (pipeline, loaded))
     assert np.array_equal(before.masks[0], after.masks[0])
     held = before.masks[0].sum(axis=0) >= measured["number"]
