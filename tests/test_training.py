@@ -18,6 +18,7 @@ TRAINING = Path(__file__).parents[1] / "training"
 sys.path.append(str(TRAINING))  # at the end: its evaluate.py must not hide the library of that name
 
 from config import Config, parse_config  # noqa: E402
+from progress import Progress  # noqa: E402
 from train import learning_rate_factor, main  # noqa: E402
 
 TINY = dict(
@@ -159,6 +160,16 @@ def test_two_processes_have_the_gradients_of_one(trained, tmp_path):
         scale = max(value.abs().max().item() for value in one)
         assert len(one) == len(two) > 20 and scale > 1e-4, stage
         assert max((a - b).abs().max().item() for a, b in zip(one, two, strict=True)) < 1e-3 * scale, stage
+
+
+def test_core_hours_are_those_of_all_processes():
+    progress = Progress(num_processes=2)
+    progress.clocks = time.monotonic() - 7200, time.process_time() - 5400
+    progress.add_time()
+    assert progress.wall_hours == pytest.approx(2, abs=0.01) and progress.cpu_hours == pytest.approx(3, abs=0.01)
+    again = Progress(num_processes=1)
+    again.load_state_dict(progress.state_dict())
+    assert (again.cpu_hours, again.num_processes) == (progress.cpu_hours, 1), "a resumed run has its own processes"
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():

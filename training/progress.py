@@ -7,21 +7,25 @@ import time
 class Progress:
     """Where a stage stands: the only state besides weights, optimiser, schedule and moving average."""
 
-    def __init__(self):
+    def __init__(self, num_processes: int):
+        self.num_processes = num_processes
         self.step, self.best_score, self.best_step = 0, math.inf, 0
         self.wall_hours, self.cpu_hours = 0.0, 0.0
         self.clocks = None
 
     def add_time(self):
-        """Adds what has passed since the last call, on the wall and on this process's cores, to the hours spent."""
+        """Adds what has passed since the last call, on the wall and on all processes' cores, to the hours spent.
+
+        Processes wait for each other at every step: each spends what this one does.
+        """
         now = time.monotonic(), time.process_time()
         before = self.clocks or now
         self.wall_hours += (now[0] - before[0]) / 3600
-        self.cpu_hours += (now[1] - before[1]) / 3600
+        self.cpu_hours += self.num_processes * (now[1] - before[1]) / 3600
         self.clocks = now
 
     def state_dict(self) -> dict:
-        return {name: value for name, value in vars(self).items() if name != "clocks"}
+        return {name: value for name, value in vars(self).items() if name not in ("clocks", "num_processes")}
 
     def load_state_dict(self, state: dict):
         vars(self).update(state)

@@ -94,7 +94,7 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_factor(step, config.warmup_steps, total_steps)
     )
-    ema, progress = EMAModel(parameters, decay=config.ema_decay), Progress()
+    ema, progress = EMAModel(parameters, decay=config.ema_decay), Progress(accelerator.num_processes)
     module, optimizer = accelerator.prepare(stage.module, optimizer)
     ema.to(accelerator.device)
     accelerator.register_for_checkpointing(schedule, ema, progress)
