@@ -96,11 +96,19 @@ def section(path: Path, kind: str) -> list[str]:
     """One results file: which data, the command, its table."""
     results = json.loads(path.read_text())
     make = {"mask-autoencoder": autoencoder_table, "sampling": sampling_table}.get(kind, training_table)
-    return [f"### {path.stem.removeprefix(kind + '-')}", "", f"`{results['command']}`", "", *make(results), ""]
+    commit = f", at commit {results['git_commit'][:7]}" if "git_commit" in results else ""
+    command = f"`{results['command']}`{commit}"
+    return [f"### {path.stem.removeprefix(kind + '-')}", "", command, "", *make(results), ""]
 
 
 def main():
-    lines = ["# Ablations", "", "Written by `make results` from the JSON files in `ablations/`.", ""]
+    lines = [
+        "# Ablations",
+        "",
+        "Written by `make results` from the JSON files in `ablations/`.",
+        "A named commit has the weights, too.",
+        "",
+    ]
     for kind, title in TITLES.items():
         paths = sorted((ROOT / "benchmarks" / "ablations").glob(f"{kind}-*.json"))
         lines += [f"## {title}", ""] if paths else []
