@@ -141,7 +141,7 @@ def summary(runs: list[dict]) -> dict:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ablation", choices=ABLATIONS, required=True)
-    parser.add_argument("--config", type=Path, default=ROOT / "training" / "configs" / "lidc_idri_autoencoder.json")
+    parser.add_argument("--config", type=Path, default=ROOT / "training" / "configs" / "lidc_idri.json")
     parser.add_argument("--steps", type=int, default=600, help="of the U-Net")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--runs", type=int, default=3, help="from the seeds 0, 1, ...")

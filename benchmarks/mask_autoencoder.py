@@ -45,7 +45,7 @@ VARIANTS = {
     "factor-2": ("weight 2, factor 2", {"block_out_channels": [32]}),
     "factor-8": ("weight 2, factor 8", {"block_out_channels": [32, 32, 32]}),
 }
-DEFAULT_VARIANTS = ("weight-5", "weight-2", "mse", "weight-50")
+DEFAULT_VARIANTS = ("weight-2", "weight-5", "mse", "weight-50")
 TRAINED_ON = ("train", "validation")
 STRATA = {"all": np.inf, "<= 16 px": 16, "<= 64 px": 64, "<= 256 px": 256}
 

@@ -19,7 +19,7 @@ import torch
 
 ROOT = script_paths.ROOT
 MEASURED_STEPS = 12
-MEASUREMENTS = ("sampling", "mask_vae", "unet", "energy")
+MEASUREMENTS = ("sampling", "mask_vae", "image_vae", "unet", "energy")
 
 
 def peak_bytes() -> int:
@@ -53,23 +53,22 @@ def measure_sampling(options: argparse.Namespace) -> dict:
 
 def measure_training(options: argparse.Namespace) -> dict:
     """Images per second of one stage's forward pass, backward pass and optimiser step, batches included."""
-    from autoencoders import MaskAutoencoderStage
+    from autoencoders import ImageAutoencoderStage, MaskAutoencoderStage
     from config import parse_config
     from denoiser import DenoiserStage, untrained_pipeline
     from energy import EnergyStage
-    from train import load_image_encoder
 
     from medseglatdiff import MedSegLatDiffPipeline
     from medseglatdiff.data import load_split, open_split
 
     config = parse_config(["--config", str(options.config)])
     split = load_split(open_split("phantom", "train", config.sample_size), config.num_channels, config.sample_size)
-    stage = MaskAutoencoderStage(config, split, split)
-    if options.measure == "unet":
-        image_encoder = load_image_encoder(config, stage.module.downsampling_factor)
-        stage = DenoiserStage(config, split, split, untrained_pipeline(config, stage.module, image_encoder))
-    elif options.measure == "energy":
+    mask_stage, image_stage = MaskAutoencoderStage(config, split, split), ImageAutoencoderStage(config, split, split)
+    stage = {"mask_vae": mask_stage, "image_vae": image_stage}.get(options.measure)
+    if options.measure == "energy":
         stage = EnergyStage(config, split, split, MedSegLatDiffPipeline.from_pretrained(options.pipeline))
+    elif stage is None:
+        stage = DenoiserStage(config, split, split, untrained_pipeline(config, mask_stage.module, image_stage.module))
     parameters = [parameter for parameter in stage.module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters)
     stage.module.train()
@@ -95,7 +94,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pipeline", type=Path, default=ROOT / "pipelines" / "medseglatdiff-lidc-idri")
     parser.add_argument("--config", type=Path, default=ROOT / "training" / "configs" / "lidc_idri.json")
-    parser.add_argument("--measure", choices=MEASUREMENTS, help="in this process")
+    parser.add_argument(
+        "--measure", choices=("sampling", "mask_vae", "image_vae", "unet", "energy"), help="in this process"
+    )
     options = parser.parse_args()
     if options.measure:
         measure = measure_sampling if options.measure == "sampling" else measure_training
