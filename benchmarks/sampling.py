@@ -17,8 +17,8 @@ from pathlib import Path
 
 import script_paths
 from ablations import MEASURES, measure
-from calibrate import SPREADS
 from provenance import git_commit, hardware, versions
+from tally import SPREADS
 
 from medseglatdiff import MedSegLatDiffPipeline
 from medseglatdiff.data import open_split

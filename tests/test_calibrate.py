@@ -30,10 +30,15 @@ def calibrate_module():
         sys.path.remove(str(ROOT / "training"))
 
 
-def test_pixels_are_counted_by_the_masks_that_hold_them(calibrate_module):
+@pytest.fixture(scope="module")
+def tally_module(calibrate_module):
+    return importlib.import_module("tally")
+
+
+def test_pixels_are_counted_by_the_masks_that_hold_them(tally_module):
     masks = np.array([[[1, 1, 0, 0]], [[1, 0, 0, 0]]], bool)
     raters = np.array([[[1, 1, 0, 0]], [[1, 0, 0, 1]]], bool)
-    assert calibrate_module.count_held(masks, raters).tolist() == [[2, 1, 1], [0.5, 0.5, 1]]
+    assert tally_module.count_held(masks, raters).tolist() == [[2, 1, 1], [0.5, 0.5, 1]]
 
 
 def test_fit_is_isotonic_and_pins_the_empty_end(calibrate_module):
@@ -57,10 +62,10 @@ def test_groups_that_agree_calibrate_and_groups_that_differ_do_not(calibrate_mod
     assert after == pytest.approx(80 / 280, rel=0.01)
 
 
-def test_dice_by_number_of_hypotheses(calibrate_module):
+def test_dice_by_number_of_hypotheses(tally_module):
     masks = np.array([[[1, 1, 0, 0]], [[1, 0, 0, 0]]], bool)
     raters = np.array([[[1, 0, 0, 0]]], bool)
-    assert calibrate_module.dice_by_number(masks, raters) == pytest.approx([2 / 3, 1])
+    assert tally_module.dice_by_number(masks, raters) == pytest.approx([2 / 3, 1])
 
 
 def test_consensus_asks_for_fewer_hypotheses_where_that_finds_lesions_at_no_cost(calibrate_module):
@@ -126,3 +131,22 @@ def test_command_changes_the_maps_and_not_the_masks(tmp_path):
     assert np.array_equal(before.masks[0], after.masks[0])
     held = before.masks[0].sum(axis=0) >= measured["number"]
     assert np.array_equal(after.consensus[0], held)
+
+
+def test_two_processes_find_what_one_finds(tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    measured = {}
+    for name, start in {"one": [sys.executable], "two": launch}.items():
+        tiny_pipeline().save_pretrained(tmp_path / name)
+        command = [*start, str(ROOT / "training" / "calibrate.py"), "--pipeline", name, "--dataset", "phantom"]
+        environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
+        arguments = ["--limit", "5", "--num-candidates", "12"]
+        subprocess.run([*command, *arguments], check=True, cwd=tmp_path, env=environment, capture_output=True)
+        measured[name] = json.loads((tmp_path / name / "calibration.json").read_text())
+    one, two = measured.values()
+    assert one["num_images"] == 5 and sum(one["pixels"]) == 5 * 128**2
+    for own in (one, two):
+        own |= own.pop("by_spread") | (own.pop("calibration") or {})
+    assert one.keys() == two.keys() and "0.5" in one
+    for name in one.keys() - {"command"}:
+        assert two[name] == pytest.approx(one[name]), name

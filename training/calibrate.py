@@ -18,7 +18,7 @@ The consensus is what so many hypotheses hold that Dice over the images with a l
 Dice over all images is within one standard error of the majority's: where readers often mark nothing, half of the
 hypotheses may miss lesions that fewer find at no cost. With less than ten groups the majority stays. All go to the
 folder's model_index.json, as `default_num_candidates`, `spread`, `calibration` and `threshold`, and what was measured
-to calibration.json beside it.
+to calibration.json beside it. Several processes share the images out.
 """
 
 import argparse
@@ -27,22 +27,20 @@ import math
 import os
 import shlex
 import sys
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from provenance import git_commit
 from scipy.optimize import isotonic_regression
+from tally import tally_rows
 from tqdm import tqdm
 
 from medseglatdiff import MedSegLatDiffPipeline
 from medseglatdiff.data import open_split
-from medseglatdiff.evaluation import noise_seed, read_raters
-from medseglatdiff.metrics import dice, generalized_energy_distance, hm_iou
 
-SPREADS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1)
 RAMP = 1e-3  # share of a straight line in the calibration
 FOLDS = 10
 
@@ -56,14 +54,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="a random choice of so many images")
     parser.add_argument("--seed", type=int, default=1, help="of the noise and of the choice of images")
     return parser.parse_args(arguments)
-
-
-def count_held(masks: np.ndarray, raters: np.ndarray) -> np.ndarray:
-    """Float `(2, M + 1)`: of the pixels held by 0, 1, ... M of the masks `(M, H, W)`, how many there are, and the sum
-    over them of the share of the raters `(R, H, W)` who marked them."""
-    held, marked = masks.sum(axis=0).ravel(), raters.mean(axis=0).ravel()  # [H * W] each
-    sizes = {"minlength": len(masks) + 1}
-    return np.stack([np.bincount(held, **sizes), np.bincount(held, weights=marked, **sizes)])
 
 
 def fit(counts: np.ndarray) -> dict:
@@ -88,19 +78,14 @@ def cross_validate(counts_of: dict[str, np.ndarray]) -> tuple[float, float]:
 
     `counts_of` holds the counts of each group; a fold is a tenth of the groups, or a single one of less than ten.
     """
-    folds = [list(counts_of.values())[start::FOLDS] for start in range(min(FOLDS, len(counts_of)))]
+    ordered = [counts_of[group] for group in sorted(counts_of)]  # whatever process counted which
+    folds = [ordered[start::FOLDS] for start in range(min(FOLDS, len(ordered)))]
     sums = [np.sum(fold, axis=0) for fold in folds]  # [2, M + 1] each
     plain = np.linspace(0, 1, sums[0].shape[1])  # [M + 1]
     before = sum(brier_sum(fold, plain) for fold in sums)
     after = sum(brier_sum(fold, np.array(fit(np.sum(sums, axis=0) - fold)["confidences"])) for fold in sums)
     pixels = np.sum(sums, axis=0)[0].sum()
     return before / pixels, after / pixels
-
-
-def dice_by_number(masks: np.ndarray, raters: np.ndarray) -> list[float]:
-    """Dice, against the raters' majority, of what at least 1, 2, ... M of the masks `(M, H, W)` hold."""
-    held, reference = masks.sum(axis=0), raters.mean(axis=0) >= 0.5  # [H, W] each
-    return [dice(held >= number, reference) for number in range(1, len(masks) + 1)]
 
 
 def near_enough(loss: np.ndarray, groups: list[str]) -> np.ndarray:
@@ -143,49 +128,6 @@ def choose_spread(distances: np.ndarray, matched: np.ndarray, groups: list[str])
     return int(np.where(allowed, matched.mean(axis=0), -1).argmax())
 
 
-class Tally:
-    """What is counted over the split, for one `spread`."""
-
-    def __init__(self, num_masks: int):
-        self.counts_of = defaultdict(lambda: np.zeros((2, num_masks + 1)))  # of each group
-        self.distances, self.matched, self.scores, self.non_empty, self.groups = [], [], [], [], []  # of each image
-
-    def add(self, masks: np.ndarray, raters: np.ndarray, group: str):
-        """Counts an image of this group with its masks `(M, H, W)` and raters `(R, H, W)`."""
-        self.counts_of[group] += count_held(masks, raters)
-        self.distances.append(generalized_energy_distance(masks, raters))
-        self.matched.append(hm_iou(masks, raters))
-        self.scores.append(dice_by_number(masks, raters))
-        self.non_empty.append((raters.mean(axis=0) >= 0.5).any())
-        self.groups.append(group)
-
-
-def draw_candidates(pipeline: MedSegLatDiffPipeline, row: dict, count: int, seed: int) -> torch.Tensor:
-    """Probabilities of the candidates of one row, `(N, 1 + K, S, S)`: what `conclude` chooses from."""
-    config, generator = pipeline.config, torch.Generator().manual_seed(noise_seed(row["image_id"], seed))
-    steps, batch_size = config.default_num_inference_steps, config.default_num_masks
-    pixels, _ = pipeline.preprocess([row["image"]])  # [1, channels, S, S]
-    noise, generators = pipeline.prepare_latents(1, count, generator), pipeline.step_generators(1, count, generator)
-    condition = pipeline.encode_image(pixels, count, batch_size)  # [1, s, condition_channels, h, w]
-    [latents] = pipeline.draw_latents(condition, noise, steps, batch_size, generators)  # [N, C, h, w]
-    return pipeline.decode(latents, batch_size)
-
-
-def tally(pipeline: MedSegLatDiffPipeline, rows, count: int, seed: int, accelerator) -> dict[float, Tally]:
-    """The tally of each spread over these rows; of 1 alone where all candidates are returned."""
-    num_masks = pipeline.config.default_num_masks
-    tallies = {spread: Tally(num_masks) for spread in (SPREADS if count > num_masks else (1.0,))}
-    for row in rows:
-        raters = read_raters(row)  # [R, H, W]
-        with accelerator.autocast(), torch.no_grad():
-            shares = draw_candidates(pipeline, row, count, seed)  # [N, 1 + K, S, S]
-        for spread, own in tallies.items():
-            pipeline.register_to_config(spread=spread)
-            labels = pipeline.conclude(shares, num_masks, raters.shape[1:])[0]  # [M, H, W]
-            own.add(labels.cpu().numpy() > 0, raters, row["group_id"])
-    return tallies
-
-
 def replace_settings(folder: Path, **settings):
     """Writes settings into the folder's model_index.json, under a temporary name first."""
     index = json.loads((folder / "model_index.json").read_text()) | settings
@@ -197,7 +139,7 @@ def replace_settings(folder: Path, **settings):
 def main(arguments: list[str] | None = None):
     options = parse_arguments(arguments)
     accelerator = Accelerator()
-    torch.set_num_threads(os.cpu_count())  # `accelerate launch` leaves one thread
+    torch.set_num_threads(max(1, os.cpu_count() // accelerator.num_processes))  # `accelerate launch` leaves one thread
     pipeline = MedSegLatDiffPipeline.from_pretrained(options.pipeline).to(accelerator.device)
     pipeline.set_progress_bar_config(disable=True)
     num_masks, rows = pipeline.config.default_num_masks, open_split(options.dataset, options.split)
@@ -205,9 +147,16 @@ def main(arguments: list[str] | None = None):
     if options.num_candidates is not None:
         pipeline.register_to_config(default_num_candidates=options.num_candidates)
     candidates = pipeline.num_drawn(num_masks)
-    # 1. count over the split
-    shown = (rows[index] for index in tqdm(chosen, desc="calibrate"))
-    tallies = tally(pipeline, shown, candidates, options.seed, accelerator)
+    # 1. count over the split, which the processes share out
+    mine = chosen[accelerator.process_index :: accelerator.num_processes]
+    bar = tqdm(mine, desc="calibrate", disable=not accelerator.is_local_main_process)
+    shown = (rows[index] for index in bar)
+    tallies, *others = gather_object([tally_rows(pipeline, shown, candidates, options.seed, accelerator)])
+    if not accelerator.is_main_process:
+        return
+    for part in others:
+        for spread, own in part.items():
+            tallies[spread].extend(own)
     # 2. the spread, the consensus, the confidence
     distances, matched = (
         np.array([getattr(own, name) for own in tallies.values()]).T for name in ("distances", "matched")
