@@ -98,7 +98,8 @@ def sampling_table(results: dict) -> list[str]:
 
 def whole_runs_section() -> list[str]:
     """Two conditions trained to the end of their presets, by what calibrate.py measured on the same images."""
-    head = ["condition", "trained", "GED, spread 1", "GED", "HM-IoU", "spread", "Dice", "Dice, non-empty"]
+    head = ["condition", "trained", "GED, spread 1", "GED, chosen spread", "HM-IoU, chosen spread", "chosen spread"]
+    head += ["Dice", "Dice, where most readers marked"]
     rows, measured = [], {label: read(f"{folder}/calibration.json") for label, folder in WHOLE_RUNS.items()}
     for label, own in measured.items():
         chosen, number = own["by_spread"][str(own["spread"])], own["number"] - 1
