@@ -24,11 +24,11 @@ MEASURES = {
     "diversity": "diversity",
     "ece_band": "calibration error, uncertain pixels",
 }
+COSTS = {"training_core_seconds": "training, core s", "sampling_core_seconds": "a mask, core s"}
 WHOLE_RUNS = {
     "image autoencoder (published)": "pipelines/medseglatdiff-lidc-idri",
     "ImageNet features": "benchmarks/whole_runs/lidc-idri-imagenet",
 }
-COSTS = {"training_core_seconds": "training, core s", "sampling_core_seconds": "a mask, core s"}
 NUMBER = "{:.3f}".format
 
 
@@ -110,12 +110,13 @@ def whole_runs_section() -> list[str]:
     first, *others = measured.values()
     sizes = ("num_images", "num_groups", "num_masks", "num_candidates", "num_inference_steps")
     assert all(own[name] == first[name] for own in others for name in sizes), "measured on other images"
+    commands = " and ".join(f"`{own['command']}`" for own in measured.values())
     what = (
-        f"{first['num_images']} images of {first['num_groups']} patients of the validation split, "
-        f"{first['num_masks']} masks chosen from {first['num_candidates']}, {first['num_inference_steps']} steps, "
-        "seed 1: `training/calibrate.py --limit 300 --num-candidates 64` with pipelines of `lidc_idri.json` and "
-        "`lidc_idri_imagenet.json`, one run each. The second differs in its steps, learning rate and foreground "
-        "weight, too."
+        f"{first['num_images']} images of {first['num_groups']} groups of the validation split, "
+        f"{first['num_masks']} masks chosen from {first['num_candidates']}, {first['num_inference_steps']} steps, as "
+        f"measured by {commands}, of pipelines of `lidc_idri.json` and `lidc_idri_imagenet.json`, one run each. The "
+        "second differs in its steps, learning rate and foreground weight, too. It ran on two processes, of which its "
+        "first two stages counted one: their core time was doubled afterwards."
     )
     return ["## The condition once more, in whole runs", "", what, "", *table(head, rows), ""]
 
@@ -133,8 +134,8 @@ def main():
     lines = [
         "# Ablations",
         "",
-        "Written by `make results` from the JSON files in `ablations/`.",
-        "A named commit has the weights, too.",
+        "Written by `make results` from the JSON files in `ablations/`; whole runs from those in `whole_runs/` and beside",
+        "the pipelines. A named commit has the weights, too.",
         "",
     ]
     for kind, title in TITLES.items():

@@ -41,6 +41,20 @@ def test_pixels_are_counted_by_the_masks_that_hold_them(tally_module):
     assert tally_module.count_held(masks, raters).tolist() == [[2, 1, 1], [0.5, 0.5, 1]]
 
 
+def test_a_group_that_two_processes_share_is_counted_whole(tally_module):
+    masks, raters = (np.random.default_rng(0).random((4, size, 6, 6)) < 0.5 for size in (3, 2))
+    whole, first, second = (tally_module.Tally() for _ in range(3))
+    for index, group in enumerate("abba"):
+        for own in (whole, (first, second)[index // 2]):
+            own.add(masks[index], raters[index], group)
+    first.extend(second)
+    assert {group: counts.tolist() for group, counts in first.counts_of.items()} == {
+        group: counts.tolist() for group, counts in whole.counts_of.items()
+    }
+    assert first.counts_of["a"][0].sum() == 2 * 36 and first.groups == list("abba")
+    assert (first.distances, first.matched, first.scores) == (whole.distances, whole.matched, whole.scores)
+
+
 def test_fit_is_isotonic_and_pins_the_empty_end(calibrate_module):
     counts = np.array([[1000, 10, 10, 10, 20], [50, 4, 2, 6, 16]], float)  # frequencies .05, .4, .2, .6, .8
     calibration = calibrate_module.fit(counts)
