@@ -134,8 +134,8 @@ def main():
     lines = [
         "# Ablations",
         "",
-        "Written by `make results` from the JSON files in `ablations/`; whole runs from those in `whole_runs/` and beside",
-        "the pipelines. A named commit has the weights, too.",
+        "Written by `make results` from the JSON files in `ablations/`; whole runs from those in `whole_runs/` and",
+        "beside the pipelines. A named commit has the weights, too.",
         "",
     ]
     for kind, title in TITLES.items():
