@@ -55,7 +55,8 @@ def settings() -> dict:
 
 def test_a_pipeline_trained_on_tells_where_it_started(settings):
     run = settings["stages"]["unet"]
-    before = {"start/unet": run | {"step": 321, "other_settings": {"unet_learning_rate": 0.123, "batch_size": 7}}}
+    others = {"unet_learning_rate": 0.123, "batch_size": 7}
+    before = {"start/unet": run | {"step": 321, "other_settings": others}}
     fine_tuned = settings | {"stages": before | settings["stages"]}
     fine_tuned["config"] = settings["config"] | {"start_from": "tester/start"}
     facts = training_facts(fine_tuned)
@@ -63,6 +64,11 @@ def test_a_pipeline_trained_on_tells_where_it_started(settings):
     assert "| denoiser, of the start | 321 | 14 | 0.123 |" in facts["stages"]
     assert "| denoiser | 5,678 | 32 | 0.0005 |" in facts["stages"]
     assert "start" not in training_facts(settings)["summary"]
+    before["start/unet"] |= {"num_processes": 5, "git_commit": "0123456789"}
+    facts = training_facts(fine_tuned | {"stages": {"start/start/unet": run} | before | settings["stages"]})
+    assert "are those of `tester/start`, trained at commit 0123456." in facts["summary"]
+    assert "| denoiser, of the start | 321 | 35 | 0.123 |" in facts["stages"]
+    assert "| denoiser, of the start, of the start | 5,678 |" in facts["stages"]
 
 
 def test_chosen_masks_are_told(results):

@@ -114,6 +114,7 @@ def test_energy_stage_trains_another_pipeline_on(trained, tmp_path):
     assert (
         list(stages) == ["mask_vae", "image_vae", "unet", "start/energy", "energy"] and stages["energy"]["step"] == 2
     )
+    assert stages["start/energy"]["num_processes"] == 1 and "num_processes" not in stages["energy"]
     others = stages["unet"]["other_settings"]
     assert others["energy_inference_steps"] == 2 and others["output_dir"] == str(trained) and "seed" not in others
 
@@ -137,6 +138,7 @@ def test_a_pipeline_is_trained_on(trained, tmp_path):
     assert {name.split(".")[0] for name in before if not torch.equal(between[name], after[name])} >= {"unet"}
     stages = json.loads((tmp_path / "pipeline" / "training.json").read_text())["stages"]
     assert list(stages) == ["mask_vae", "image_vae", "start/unet", "start/energy", "unet", "energy"]
+    assert len(stages["start/unet"]["git_commit"]) == 40
     assert stages["start/unet"]["other_settings"]["unet_learning_rate"] == Config().unet_learning_rate
     assert not (tmp_path / "mask_vae").exists()
 

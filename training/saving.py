@@ -61,15 +61,17 @@ def save_atomically(model: ModelMixin | DiffusionPipeline, folder: Path):
 def earlier_stages(pipeline: Path | str, config: Config) -> dict[str, dict]:
     """Summaries of the stages that made a pipeline, from its training.json; none where it has no such file.
 
-    Settings that were others than those of `config` stand beside them as `other_settings`.
+    Beside them stand the commit and the number of processes that they ran with, and as `other_settings` the settings
+    that were others than those of `config`.
     """
     record = Path(pipeline) / "training.json"
     if not record.is_file():
         return {}
     earlier, now = json.loads(record.read_text()), json.loads(json.dumps(dataclasses.asdict(config)))
     others = {name: value for name, value in earlier["config"].items() if now.get(name) != value}
-    shown = {"other_settings": others} if others else {}
-    return {name: shown | run for name, run in earlier["stages"].items()}
+    run_facts = {name: earlier[name] for name in ("git_commit", "num_processes")}
+    run_facts |= {"other_settings": others} if others else {}
+    return {name: run_facts | run for name, run in earlier["stages"].items()}
 
 
 def summaries(output_dir: Path, *stages: str) -> dict[str, dict]:
@@ -79,7 +81,10 @@ def summaries(output_dir: Path, *stages: str) -> dict[str, dict]:
 
 
 def with_stage(earlier: dict[str, dict], output_dir: Path, stage: str) -> dict[str, dict]:
-    """The stages that made a pipeline and one more; where it had been one of them before, that is `start/STAGE`."""
+    """The stages that made a pipeline and one more; where it had been one of them before, that is `start/STAGE`.
+
+    Trained on once more, that becomes `start/start/STAGE`: no run is lost.
+    """
     renamed = {f"start/{name}" if name.split("/")[-1] == stage else name: run for name, run in earlier.items()}
     return renamed | summaries(output_dir, stage)
 

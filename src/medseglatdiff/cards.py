@@ -119,19 +119,27 @@ def data_facts(dataset: str, card: DatasetCard | None) -> dict[str, str]:
     }
 
 
+def images_per_step(stage: str, num_processes: int, config: dict) -> int:
+    """Of all processes together."""
+    batch_size = config["energy_batch_size" if stage.endswith("energy") else "batch_size"]
+    return batch_size * config["gradient_accumulation_steps"] * num_processes
+
+
 def training_facts(settings: dict) -> dict[str, str]:
     """How it was trained, from training.json."""
     config, rows = settings["config"], settings["rows"]
     features = " The image encoder starts from ImageNet weights." if config.get("image_encoder") else ""
-    if any("/" in name for name in settings["stages"]):
-        features += f" Mask autoencoder and the first weights of the rest are those of `{config['start_from']}`."
+    starts = [run for name, run in settings["stages"].items() if "/" in name]
+    if starts:
+        start = f"`{config['start_from']}`"
+        start += f", trained at commit {starts[-1]['git_commit'][:7]}" if starts[-1].get("git_commit") else ""
+        features += f" Mask autoencoder and the first weights of the rest are those of {start}."
     sampler = ""
     if "energy" in settings["stages"]:
         sampler = (
             f" At last the sampler of {config['energy_inference_steps']} steps was trained as a whole: by the energy "
             f"score, with 1 - IoU as its distance, of {config['energy_masks']} hypotheses an image against all raters."
         )
-    share = config["gradient_accumulation_steps"] * settings["num_processes"]
     weight = config["foreground_weight"]
     summary = (
         f"{rows['train']:,} training and {rows['validation']:,} validation rows, {settings['hardware']}, "
@@ -146,9 +154,9 @@ def training_facts(settings: dict) -> dict[str, str]:
     runs = [(name, run, config | run.get("other_settings", {})) for name, run in settings["stages"].items()]
     stages = [
         [
-            STAGES[name.split("/")[-1]] + (", of the start" if "/" in name else ""),
+            STAGES[name.split("/")[-1]] + ", of the start" * name.count("/"),
             f"{run['step']:,}",
-            str(share * own["energy_batch_size" if name.endswith("energy") else "batch_size"]),
+            str(images_per_step(name, run.get("num_processes", settings["num_processes"]), own)),
             str(own[RATES.get(name.split("/")[-1], "vae_learning_rate")]),
             f"{run['best_step']:,}",
             f"{run['wall_hours']:.2f}",
