@@ -71,6 +71,17 @@ def test_a_pipeline_trained_on_tells_where_it_started(settings):
     assert "| denoiser, of the start, of the start | 5,678 |" in facts["stages"]
 
 
+def test_the_mean_of_runs_tells_each(settings):
+    *others, (_, run) = settings["stages"].items()
+    averaged = dict(others) | {"run 1/energy": run, "run 2/energy": run | {"num_processes": 3}}
+    facts = training_facts(settings | {"stages": averaged})
+    assert "The weights are the mean of those of 2 runs." in facts["summary"]
+    assert "by the energy score, with 1 - IoU" in facts["summary"]
+    assert "| sampler, by the energy score, of run 1 | 910 | 16 |" in facts["stages"]
+    assert "| sampler, by the energy score, of run 2 | 910 | 24 |" in facts["stages"]
+    assert "mean of those" not in training_facts(settings)["summary"]
+
+
 def test_chosen_masks_are_told(results):
     told = result_facts(results | {"num_candidates": 12, "spread": 0.8}, "Nodules")
     assert "those that stand for 12 drawn (spread 0.8)" in told["summary"]

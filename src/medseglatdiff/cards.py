@@ -119,6 +119,12 @@ def data_facts(dataset: str, card: DatasetCard | None) -> dict[str, str]:
     }
 
 
+def stage_label(name: str) -> str:
+    """Of `start/energy` and the like: the stage, then whose it was."""
+    *owners, stage = name.split("/")
+    return STAGES[stage] + "".join(f", of {'the start' if owner == 'start' else owner}" for owner in owners[::-1])
+
+
 def images_per_step(stage: str, num_processes: int, config: dict) -> int:
     """Of all processes together."""
     batch_size = config["energy_batch_size" if stage.endswith("energy") else "batch_size"]
@@ -129,17 +135,18 @@ def training_facts(settings: dict) -> dict[str, str]:
     """How it was trained, from training.json."""
     config, rows = settings["config"], settings["rows"]
     features = " The image encoder starts from ImageNet weights." if config.get("image_encoder") else ""
-    starts = [run for name, run in settings["stages"].items() if "/" in name]
+    starts = [run for name, run in settings["stages"].items() if name.startswith("start/")]
     if starts:
         start = f"`{config['start_from']}`"
         start += f", trained at commit {starts[-1]['git_commit'][:7]}" if starts[-1].get("git_commit") else ""
         features += f" Mask autoencoder and the first weights of the rest are those of {start}."
-    sampler = ""
-    if "energy" in settings["stages"]:
-        sampler = (
+    if any(name.endswith("energy") for name in settings["stages"]):
+        features += (
             f" At last the sampler of {config['energy_inference_steps']} steps was trained as a whole: by the energy "
             f"score, with 1 - IoU as its distance, of {config['energy_masks']} hypotheses an image against all raters."
         )
+    if averaged := sum(name.startswith("run ") for name in settings["stages"]):
+        features += f" The weights are the mean of those of {averaged} runs."
     weight = config["foreground_weight"]
     summary = (
         f"{rows['train']:,} training and {rows['validation']:,} validation rows, {settings['hardware']}, "
@@ -147,14 +154,14 @@ def training_facts(settings: dict) -> dict[str, str]:
         f"{config['seed']}. A random rater's mask at every step; the kept weights are the moving average "
         f"(decay {config['ema_decay']}) with the best validation score. Mask loss {config['mask_loss']}, foreground "
         f"weight {'from pixel frequencies' if weight is None else weight}; the denoiser learns "
-        f"{config['scheduler']['prediction_type']}.{features}{sampler} All settings, versions and the "
+        f"{config['scheduler']['prediction_type']}.{features} All settings, versions and the "
         "commit stand in `training.json`."
     )
     head = ["stage", "steps", "images per step", "learning rate", "best step", "wall hours", "CPU core hours"]
     runs = [(name, run, config | run.get("other_settings", {})) for name, run in settings["stages"].items()]
     stages = [
         [
-            STAGES[name.split("/")[-1]] + ", of the start" * name.count("/"),
+            stage_label(name),
             f"{run['step']:,}",
             str(images_per_step(name, run.get("num_processes", settings["num_processes"]), own)),
             str(own[RATES.get(name.split("/")[-1], "vae_learning_rate")]),
