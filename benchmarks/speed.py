@@ -94,9 +94,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pipeline", type=Path, default=ROOT / "pipelines" / "medseglatdiff-lidc-idri")
     parser.add_argument("--config", type=Path, default=ROOT / "training" / "configs" / "lidc_idri.json")
-    parser.add_argument(
-        "--measure", choices=("sampling", "mask_vae", "image_vae", "unet", "energy"), help="in this process"
-    )
+    parser.add_argument("--measure", choices=MEASUREMENTS, help="in this process")
     options = parser.parse_args()
     if options.measure:
         measure = measure_sampling if options.measure == "sampling" else measure_training

@@ -42,6 +42,7 @@ def merge_stages(runs: list[dict[str, dict]]) -> dict[str, dict]:
     Raises:
         ValueError: where stages before the last one are not the same.
     """
+    # hours are measured: no two trainings share them to the last digit
     starts = [{name: stage["wall_hours"] for name, stage in list(run.items())[:-1]} for run in runs]
     if not starts[0] or any(other != starts[0] for other in starts):
         raise ValueError(
