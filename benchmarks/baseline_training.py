@@ -1,7 +1,7 @@
 """Trains one baseline for a given core time, on the batches that a pipeline of the same preset sees.
 
-Of ten looks at the validation split the averaged weights with the best Dice are kept. Each look leaves a checkpoint:
-an interrupted training goes on from it, and a finished one is not trained again.
+Of ten looks at the validation split the averaged weights with the best Dice are kept. Each look and every five minutes
+leave a checkpoint: an interrupted training goes on from it, and a finished one is not trained again.
 """
 
 import math
@@ -22,6 +22,7 @@ from medseglatdiff.data import SegmentationSplit, rows_at, seeded_generator
 from medseglatdiff.metrics import dice
 
 LEARNING_RATE, LOOKS, SYMMETRIES = 1e-3, 10, 8
+SAVE_SECONDS = 300  # of core time
 CHECKPOINTS = script_paths.ROOT / "outputs" / "baselines"
 
 
@@ -123,8 +124,10 @@ def fit(
         if due > progress["looks"]:
             progress["looks"] = due
             score = look(network, ema, progress, validation, config.validation_images)
-            save(checkpoint, progress, **parts)
             bar.set_postfix(loss=loss.item(), dice=score)
+            save(checkpoint, progress, **parts)
+        elif progress["core_seconds"] // SAVE_SECONDS > spent // SAVE_SECONDS:
+            save(checkpoint, progress, **parts)
         bar.n = min(round(progress["core_seconds"]), bar.total)
         bar.refresh()
     # 5. the best weights

@@ -106,7 +106,12 @@ def clock(monkeypatch):
     monkeypatch.setattr(baseline_training.time, "process_time", lambda: next(ticks) / 8)
 
 
-def test_training_goes_on_from_its_checkpoint_and_ends_once(split, tmp_path, clock):
+@pytest.mark.parametrize(("save_seconds", "saved_steps"), [(300, 2), (0.125, 1)], ids=["at looks", "between looks"])
+def test_training_goes_on_from_its_checkpoint_and_ends_once(
+    split, tmp_path, clock, monkeypatch, save_seconds, saved_steps
+):
+    monkeypatch.setattr(baseline_training, "SAVE_SECONDS", save_seconds)
+
     def train(data, name: str, network):
         torch.manual_seed(0)
         return baseline_training.fit(network, CONFIG, data, split, 2.0, 0, tmp_path / name)
@@ -118,7 +123,7 @@ def test_training_goes_on_from_its_checkpoint_and_ends_once(split, tmp_path, clo
     assert uninterrupted["steps"] == 16 and uninterrupted["core_seconds"] == 2
     with pytest.raises(KeyboardInterrupt):
         train(Interrupted(split, tmp_path / "resumed.pt"), "resumed.pt", resumed)
-    assert baseline_training.load(tmp_path / "resumed.pt", network=again)["steps"] == 2  # of the first look
+    assert baseline_training.load(tmp_path / "resumed.pt", network=again)["steps"] == saved_steps
     assert train(split, "resumed.pt", resumed) == uninterrupted
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
