@@ -123,6 +123,15 @@ def test_soft_jaccard_distance_of_binary_masks_is_one_minus_iou():
     torch.testing.assert_close(distances, torch.tensor(expected, dtype=torch.float32), atol=2e-3, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_jaccard_distance_counts_every_pixel_in_half_precision(dtype):
+    square = torch.zeros(2, 1, 64, 64, dtype=dtype)
+    square[0, :, :43, :23] = square[1, :, :43, :24] = 1  # 989 and 1,032 pixels: neither fits bfloat16's eight bits
+    with torch.autocast("cpu", torch.bfloat16):
+        distances = jaccard_distances(square, square)
+    torch.testing.assert_close(distances, torch.tensor([[0, 1 - 990 / 1033], [1 - 990 / 1033, 0]]), atol=1e-6, rtol=0)
+
+
 def test_jaccard_distance_of_empty_masks_and_of_several_classes():
     square, empty = torch.ones(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
     assert jaccard_distances(square, square).item() == jaccard_distances(empty, empty).item() == 0

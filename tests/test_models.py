@@ -134,6 +134,13 @@ def test_quantizer_takes_the_nearest_code():
     assert torch.isclose(commitment, (quantized - latents).square().mean())
 
 
+def test_quantizer_of_half_precision_takes_the_nearest_code():
+    quantizer = tiny_vae(bottleneck="vq", num_codes=64).quantizer.bfloat16()
+    quantizer.codes.copy_(2 + torch.arange(64)[:, None] / 64)  # each exact in bfloat16
+    latents = quantizer.codes.flatten().view(1, 1, 8, 8)
+    assert torch.equal(quantizer(latents)[0], latents)
+
+
 def test_quantizer_learns_the_same_codes_in_half_precision():
     one, other = (tiny_vae(bottleneck="vq", num_codes=8).quantizer.train() for _ in range(2))
     latents = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)).bfloat16()

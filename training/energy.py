@@ -67,8 +67,7 @@ class EnergyStage(PipelineStage):
         masks = straight_through(self.mask_vae.decode(latents).float().softmax(dim=1))  # [B*M, K, S, S]
         # 3. their score
         scores = []
-        with torch.autocast(device.type, enabled=False):  # half precision cannot count pixels
-            for samples, labels in zip(masks.split(self.config.energy_masks), raters, strict=True):
-                truth = one_hot(labels.to(device), self.config.num_classes)[:, 1:]  # [R, K, S, S]
-                scores.append(energy_score(samples, truth))
+        for samples, labels in zip(masks.split(self.config.energy_masks), raters, strict=True):
+            truth = one_hot(labels.to(device), self.config.num_classes)[:, 1:]  # [R, K, S, S]
+            scores.append(energy_score(samples, truth))
         return torch.stack(scores).mean()

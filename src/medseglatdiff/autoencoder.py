@@ -50,10 +50,10 @@ class VectorQuantizer(nn.Module):
 
     def forward(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns the quantised latents, with gradients passed straight through, and the commitment loss."""
-        values = latents.movedim(1, -1).reshape(-1, latents.shape[1]).to(self.codes.dtype)  # [B*h*w, C]
+        values = latents.movedim(1, -1).reshape(-1, latents.shape[1]).float()  # [B*h*w, C]
         with torch.autocast(values.device.type, enabled=False):  # half precision confuses codes that lie close
-            indices = torch.cdist(values, self.codes).argmin(dim=1)  # [B*h*w]
-            quantized = self.codes[indices]  # [B*h*w, C]
+            indices = torch.cdist(values, self.codes.float()).argmin(dim=1)  # [B*h*w]
+            quantized = self.codes[indices].float()  # [B*h*w, C]
             if self.training:
                 self._update_codes(values.detach(), indices, quantized)
         quantized = quantized.view(latents.movedim(1, -1).shape).movedim(-1, 1).to(latents.dtype)  # [B, C, h, w]

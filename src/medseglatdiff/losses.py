@@ -120,8 +120,9 @@ def jaccard_distances(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor
     IoU = sum(ab) / sum(a + b - ab), both sums with one pixel more, which makes two empty masks equal; of several
     classes the mean counts. Products, not minima: at binary masks a minimum has no gradient worth following.
     """
-    first, second = first.flatten(2).movedim(1, 0), second.flatten(2).movedim(1, 0)  # [K, M, HW], [K, N, HW]
-    both = first @ second.mT  # [K, M, N]
+    first, second = (masks.float().flatten(2).movedim(1, 0) for masks in (first, second))  # [K, M, HW], [K, N, HW]
+    with torch.autocast(first.device.type, enabled=False):  # half precision cannot count pixels
+        both = first @ second.mT  # [K, M, N]
     either = first.sum(dim=-1)[:, :, None] + second.sum(dim=-1)[:, None] - both  # [K, M, N]
     return (1 - (both + 1) / (either + 1)).mean(dim=0)  # [M, N]
 
