@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
 from archives import Source
 from common import SPLITS, Row, build, parser, positive, provenance, split_of
@@ -99,16 +100,18 @@ def folder_rows(source: Source, num_classes: int | None, job: Job) -> list[Row]:
 
 
 def _read_own_image(source: Source, name: str) -> Picture:
-    """Its bytes unchanged if it is a grey, 16-bit grey or RGB PNG or JPEG, else the same pixels as PNG."""
+    """Its bytes unchanged if it is a grey, 16-bit grey or RGB PNG or JPEG without an EXIF orientation, else the same
+    pixels as PNG."""
     original = read_picture(source, name)
     with PIL.Image.open(io.BytesIO(original.data)) as image:
         if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
             raise BadFile(name, "has transparent pixels: flatten it onto a background first")
+        upright = image.getexif().get(PIL.ExifTags.Base.Orientation, 1) == 1  # by others `datasets` turns the image
         if image.mode.startswith("I;16"):
-            return original if image.format == "PNG" else picture(original.pixels.astype(np.uint16))
+            return original if upright and image.format == "PNG" else picture(original.pixels.astype(np.uint16))
         if image.mode not in STORED:
             raise BadFile(name, f"is of mode {image.mode}, but must be grey, 16-bit grey or RGB")
-        if image.mode == STORED[image.mode] and image.format in ("PNG", "JPEG"):
+        if upright and image.mode == STORED[image.mode] and image.format in ("PNG", "JPEG"):
             return original
         return picture(np.asarray(image.convert(STORED[image.mode])))
 

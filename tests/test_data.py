@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
 import pytest
 import torch
@@ -158,6 +159,26 @@ def test_imagefolder_keeps_what_its_metadata_says(tmp_path):
     assert rows["image_id"] == ["i0", "i2"] and rows["group_id"] == ["p", "p"]
     with pytest.raises(ValueError, match="`split` must be one of train, test"):
         open_split("imagefolder", "validation", data_dir=folder)
+
+
+def test_rows_that_name_no_split_lie_in_their_folders_split_alone(tmp_path):
+    pytest.importorskip("datasets")
+    lines = [{"file_name": f"{n}.png", "mask_file_names": [f"m/{n}.png"]} for n in range(3)]
+    lines[0] |= {"split": "test", "group_id": "p", "image_id": "i0"}
+    folder = str(imagefolder(tmp_path / "d", lines))
+    assert open_split("imagefolder", "test", data_dir=folder)["image_id"] == ["i0"]
+    train = open_split("imagefolder", "train", data_dir=folder)
+    assert train["image_id"] == train["group_id"] == ["1", "2"]
+
+
+def test_an_image_that_datasets_would_turn_away_from_its_masks_is_refused(tmp_path):
+    pytest.importorskip("datasets")
+    folder = imagefolder(tmp_path / "d", [{"file_name": "a.jpg", "mask_file_names": ["m/a.png"]}])
+    exif = PIL.Image.Exif()
+    exif[PIL.ExifTags.Base.Orientation] = 3
+    PIL.Image.new("L", (20, 16)).save(folder / "a.jpg", exif=exif)
+    with pytest.raises(ValueError, match="without an EXIF orientation, but a.jpg has 3"):
+        open_split("imagefolder", "train", data_dir=str(folder))
 
 
 def test_phantom_splits_differ():

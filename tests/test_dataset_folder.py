@@ -6,6 +6,7 @@ from pathlib import Path
 
 import folder
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
 import pytest
 from common import split_of
@@ -66,6 +67,17 @@ def test_every_kind_of_image_keeps_its_pixels(tmp_path, name, data, expected):
     stem = name.split(".")[0]
     row = build(tmp_path, {f"images/{name}": data, f"masks/{stem}.png": encode(disc(3))})[stem]
     assert np.array_equal(np.asarray(row["image"]), expected) and row["image"].mode in ("L", "RGB", "I;16")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_stay_as_their_pixels_lie(tmp_path, orientation):
+    """As their masks do, and as the pipeline reads the same file."""
+    exif, file = PIL.Image.Exif(), io.BytesIO()
+    exif[PIL.ExifTags.Base.Orientation] = orientation
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8) * 3
+    PIL.Image.fromarray(pixels).save(file, "PNG", exif=exif)
+    files = {"images/a.png": file.getvalue(), "masks/a.png": encode(disc(3, side=8))}
+    assert np.array_equal(np.asarray(build(tmp_path, files)["a"]["image"]), pixels)
 
 
 def test_dicom_becomes_what_the_package_reads(tmp_path):

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 import numpy as np
+import PIL.ExifTags
+import PIL.Image
 import torch
 import torch.nn.functional as F
 
@@ -56,22 +58,43 @@ def open_split(dataset: str, split: str, sample_size: int = 128, data_dir: str |
 def _by_contract(splits: dict) -> dict:
     """An imagefolder with metadata.jsonl, as dataset_scripts/folder.py reads it.
 
-    Its `mask_file_names` are the masks. Without `image_id` a row has its file's name; without `group_id` it is a group
-    of its own. Where metadata.jsonl names a `split`, that counts.
+    Its `mask_file_names` are the masks. A row without `image_id` has its file's name; one without `group_id` is a
+    group of its own. Where metadata.jsonl names a row's `split`, that counts.
     """
     from datasets import Image, concatenate_datasets
 
     rows = concatenate_datasets(list(splits.values()))
     if "mask" in rows.column_names:
         rows = rows.rename_column("mask", "masks")
-    if "image_id" not in rows.column_names:
-        files = rows.cast_column("image", Image(decode=False))["image"]
-        rows = rows.add_column("image_id", [PurePath(file["path"]).stem for file in files])
-    if "group_id" not in rows.column_names:
-        rows = rows.add_column("group_id", rows["image_id"])
-    if "split" not in rows.column_names:
-        rows = rows.add_column("split", [name for name, part in splits.items() for _ in range(len(part))])
-    return {name: rows.filter(name.__eq__, input_columns="split") for name in rows.unique("split")}
+    files = [file["path"] for file in rows.cast_column("image", Image(decode=False))["image"]]
+    for file in files:
+        _check_upright(file)
+    rows = _filled(rows, "image_id", [PurePath(file).stem for file in files])
+    rows = _filled(rows, "group_id", rows["image_id"])
+    rows = _filled(rows, "split", [name for name, part in splits.items() for _ in range(len(part))])
+    named = rows["split"]
+    return {
+        name: rows.select([index for index, own in enumerate(named) if own == name]) for name in dict.fromkeys(named)
+    }
+
+
+def _filled(rows, name: str, defaults: list[str]):
+    """The rows with a column `name` in which `defaults` stand where there was no value."""
+    if name not in rows.column_names:
+        return rows.add_column(name, list(defaults))
+    values = [default if own is None else own for own, default in zip(rows[name], defaults, strict=True)]
+    return rows.remove_columns(name).add_column(name, values)
+
+
+def _check_upright(file: str):
+    """`datasets` turns an image by its EXIF orientation; its masks stay as they are, and so do images at inference."""
+    with PIL.Image.open(file) as image:
+        orientation = image.getexif().get(PIL.ExifTags.Base.Orientation, 1)
+    if orientation != 1:
+        raise ValueError(
+            f"`dataset` must hold images without an EXIF orientation, but {PurePath(file).name} has {orientation}: "
+            "dataset_scripts/folder.py stores such images as their pixels lie."
+        )
 
 
 def to_labels(mask, num_classes: int) -> np.ndarray:
