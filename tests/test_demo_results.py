@@ -17,7 +17,7 @@ from conftest import PAPER_PRESET, tiny_pipeline
 from demo_fixtures import FOLDER, SECRET, dicom, phantom_png
 from downloads import write_downloads, write_numbers
 from example_images import EXAMPLES
-from handlers import Handlers
+from handlers import Handlers, redraw
 from huggingface_hub import SpaceCard
 from limits import Upload, read_upload
 from pictures import display_size, draw_outlines, draw_tiles
@@ -137,6 +137,17 @@ def test_outlines_are_where_the_masks_are():
 @pytest.mark.parametrize("shape, size", [((128, 128), (768, 768)), ((2000, 1000), (384, 768)), ((1, 4000), (768, 1))])
 def test_display_size(shape, size):
     assert display_size(shape) == size
+
+
+def test_redrawing_at_the_models_own_threshold_changes_nothing(tmp_path):
+    confidence = np.array([[0.0, 2 / 16, 3 / 16, 1.0]])  # the slider shows 3/16 as 19 %
+    image, masks = np.zeros((1, 4, 1), np.float32), confidence[None] > 0.5
+    np.savez(tmp_path / "a.npz", image=image, masks=masks, confidence=confidence)
+    stored = (str(tmp_path / "a.npz"), None, 3 / 16)
+    *_, cards = redraw(stored, [], 19)
+    assert cards == texts.cards(masks, confidence >= 3 / 16, 3 / 16, None)
+    *_, cards = redraw(stored, [], 20)
+    assert cards == texts.cards(masks, confidence >= 0.2, 0.2, None)
 
 
 def test_words_tell_range_threshold_and_empty_hypotheses():

@@ -107,14 +107,15 @@ class Handlers:
 
 def redraw(stored: tuple | None, shown: Sequence[str], percent: float) -> tuple:
     """Outlines and numbers at another threshold over the confidence map; nothing is sampled again."""
-    path, spacing = stored
+    path, spacing, own = stored
     if not Path(path).exists():
         return texts.problem(texts.EXPIRED), gr.skip(), gr.skip()
     with np.load(path) as arrays:
         image, masks, confidence = (arrays[name] for name in ("image", "masks", "confidence"))
-    consensus = confidence >= percent / 100  # [H, W]
+    threshold = own if percent == round(100 * own) else percent / 100  # the slider knows whole percents only
+    consensus = confidence >= threshold  # [H, W]
     picture = draw_outlines(image, masks, *chosen(shown, consensus))
-    return gr.skip(), picture, texts.cards(masks, consensus, percent / 100, spacing)
+    return gr.skip(), picture, texts.cards(masks, consensus, threshold, spacing)
 
 
 def results(job: Job, segmentation: Segmentation, files: Downloads, numbers: str) -> tuple:
@@ -128,7 +129,7 @@ def results(job: Job, segmentation: Segmentation, files: Downloads, numbers: str
         IDLE,
         draw_outlines(upload.image, masks, *chosen(names, segmentation.consensus)),
         SHOW,
-        (files.arrays, upload.spacing),
+        (files.arrays, upload.spacing, segmentation.threshold),
         gr.update(choices=names, value=names),
         gr.update(value=percent),
         texts.cards(masks, segmentation.consensus, segmentation.threshold, upload.spacing),

@@ -65,7 +65,7 @@ class Job:
                 chunk = noise[first : first + CHUNK]  # [n, C, h, w]
                 [latents] = pipeline.draw_latents(condition, chunk, self.num_inference_steps, CHUNK, own)
                 self.shares.append(pipeline.decode(latents, CHUNK))  # [n, 2, S, S]
-            drawn.append(pipeline.conclude(self.shares[-1], len(chunk), size)[0].bool().numpy())  # [n, H, W]
+            drawn.append(pipeline.conclude(self.shares[-1], len(chunk), size)[0].bool().cpu().numpy())  # [n, H, W]
             yield np.concatenate(drawn)
 
     def finish(self) -> Segmentation:
