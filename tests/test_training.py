@@ -19,6 +19,7 @@ sys.path.append(str(TRAINING))  # at the end: its evaluate.py must not hide the 
 
 from config import Config, parse_config  # noqa: E402
 from progress import Progress  # noqa: E402
+from saving import latest_checkpoint  # noqa: E402
 from train import learning_rate_factor, main  # noqa: E402
 
 TINY = dict(
@@ -95,11 +96,41 @@ def test_resume_after_kill_equals_an_uninterrupted_run(trained, tmp_path):
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert (tmp_path / "mask_vae" / "checkpoint-2").exists() and not (tmp_path / "pipeline").exists()
+    assert latest_checkpoint(tmp_path / "mask_vae", resume=True) is not None and not (tmp_path / "pipeline").exists()
     subprocess.run(arguments, check=True)
     expected, actual = weights(trained), weights(tmp_path)
     assert expected.keys() == actual.keys() and len(expected) > 50
     assert [name for name in expected if not torch.equal(expected[name], actual[name])] == []
+
+
+def test_checkpoints_of_another_run_are_neither_used_nor_lost(trained):
+    kept = sorted((trained / "unet").iterdir())
+    with pytest.raises(ValueError, match="`--resume` must be given to go on from the checkpoints in .*unet"):
+        main(Config(**{**TINY, "stage": "unet", "output_dir": str(trained)}))
+    assert sorted((trained / "unet").iterdir()) == kept
+
+
+def test_training_json_tells_the_settings_that_each_stage_ran_with(tmp_path):
+    settings = {**TINY, "output_dir": str(tmp_path), "mask_vae_steps": 2, "unet_steps": 2, "resume": True}
+    main(Config(**{**settings, "stage": "mask_vae", "foreground_weight": 7.0}))
+    main(Config(**{**settings, "seed": 3}))  # which finds the mask autoencoder finished
+    stages = json.loads((tmp_path / "pipeline" / "training.json").read_text())["stages"]
+    others = {name: stage.get("other_settings", {}) for name, stage in stages.items()}
+    assert others["mask_vae"] == {"stage": "mask_vae", "foreground_weight": 7.0, "seed": 0}
+    assert others["image_vae"] == others["unet"] == others["energy"] == {}
+
+
+def test_validation_images_without_a_lesion_count_as_well(tmp_path):
+    from autoencoders import MaskAutoencoderStage
+
+    from medseglatdiff.data import SegmentationSplit
+
+    labels = torch.zeros(4, 32, 32, dtype=torch.uint8)
+    labels[3, 8:20, 8:20] = 1  # the second of the second image's raters
+    split = SegmentationSplit(torch.zeros(2, 1, 32, 32, dtype=torch.uint8), labels, torch.tensor([0, 2, 4]), 1)
+    stage = MaskAutoencoderStage(Config(**TINY), split, split)
+    stage.module.decode = lambda latents: torch.tensor([1.0, 0.0])[None, :, None, None].expand(1, 2, 32, 32)
+    assert [result["score"] for result in stage.validate([0, 1])] == [0, 1]  # all background: right, then wrong
 
 
 def test_energy_stage_trains_another_pipeline_on(trained, tmp_path):

@@ -47,11 +47,13 @@ class MaskAutoencoderStage(Stage):
         return reconstruction_loss + self.config.bottleneck_weight * bottleneck_loss
 
     def validate(self, rows: Sequence[int]) -> list[dict]:
-        """1 - Dice of the first non-empty rater's reconstruction for each row: the score, lower is better."""
+        """1 - Dice of the first non-empty rater's reconstruction for each row, or of the first where all are empty:
+        the score, lower is better."""
         results = []
         for row in rows:
             raters = self.validation.raters(row)  # [R, S, S]
-            labels = raters[raters.flatten(1).sum(dim=1) > 0][:1].long()  # [1, S, S]
+            first = (raters.flatten(1).sum(dim=1) > 0).int().argmax()  # 0 where all are empty
+            labels = raters[first][None].long()  # [1, S, S]
             latents = self.module.encode(one_hot(labels, self.config.num_classes).to(self.module.device))
             decoded = self.module.decode(latents).argmax(dim=1).cpu()  # [1, S, S]
             results.append({"score": 1 - dice(decoded[0].numpy() > 0, labels[0].numpy() > 0)})

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import torch
 
-PACKAGES = ("medseglatdiff", "torch", "diffusers", "numpy", "scipy", "accelerate", "datasets")
+import medseglatdiff
+
+PACKAGES = ("torch", "diffusers", "numpy", "scipy", "accelerate", "datasets")
 
 
 def hardware() -> str:
@@ -19,7 +21,8 @@ def hardware() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide about numbers."""
-    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    own = {"python": platform.python_version(), "medseglatdiff": medseglatdiff.__version__}  # run from a folder, too
+    return own | {name: version(name) for name in PACKAGES}
 
 
 def git_commit() -> str | None:

@@ -33,7 +33,23 @@ def write_json(path: Path, content: dict):
 
 def checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints of a stage, oldest first."""
-    return sorted(folder.glob("checkpoint-[0-9]*[0-9]"), key=lambda path: int(path.name.split("-")[1]))
+    complete = (path for path in folder.glob("checkpoint-*") if not path.suffix)  # neither .partial nor .old
+    return sorted(complete, key=lambda path: int(path.name.split("-")[1]))
+
+
+def latest_checkpoint(folder: Path, resume: bool) -> Path | None:
+    """Where the stage goes on, if it has been trained before.
+
+    Raises:
+        ValueError: if it has, but is not to be resumed: new checkpoints would mix with those of the other run.
+    """
+    found = checkpoints(folder)
+    if found and not resume:
+        raise ValueError(
+            f"`--resume` must be given to go on from the checkpoints in {folder}; to start afresh, name another "
+            "`--output-dir` or delete that folder."
+        )
+    return found[-1] if found else None
 
 
 def save_checkpoint(accelerator: Accelerator, folder: Path, step: int):
@@ -67,26 +83,40 @@ def earlier_stages(pipeline: Path | str, config: Config) -> dict[str, dict]:
     record = Path(pipeline) / "training.json"
     if not record.is_file():
         return {}
-    earlier, now = json.loads(record.read_text()), json.loads(json.dumps(dataclasses.asdict(config)))
-    others = {name: value for name, value in earlier["config"].items() if now.get(name) != value}
+    earlier = json.loads(record.read_text())
     run_facts = {name: earlier[name] for name in ("git_commit", "num_processes")}
-    run_facts |= {"other_settings": others} if others else {}
-    return {name: run_facts | run for name, run in earlier["stages"].items()}
+    stages = {}
+    for name, run in earlier["stages"].items():
+        settings = earlier["config"] | run.pop("other_settings", {})
+        stages[name] = run_facts | run | other_settings(settings, config)
+    return stages
 
 
-def summaries(output_dir: Path, *stages: str) -> dict[str, dict]:
-    """What `fit` wrote of these stages, without those that the run has not trained."""
-    paths = {stage: output_dir / stage / "summary.json" for stage in stages}
-    return {stage: json.loads(path.read_text()) for stage, path in paths.items() if path.exists()}
+def other_settings(earlier: dict, config: Config) -> dict[str, dict]:
+    """As `other_settings`, those of a stage's own settings that are others than `config`'s, if there are any."""
+    now = json.loads(json.dumps(dataclasses.asdict(config)))
+    others = {name: value for name, value in earlier.items() if now.get(name) != value}
+    return {"other_settings": others} if others else {}
 
 
-def with_stage(earlier: dict[str, dict], output_dir: Path, stage: str) -> dict[str, dict]:
+def summaries(config: Config, *stages: str) -> dict[str, dict]:
+    """What `fit` wrote of these stages, without those that the run has not trained; with their `other_settings`."""
+    folders = {stage: Path(config.output_dir) / stage for stage in stages}
+    runs = {}
+    for stage, folder in folders.items():
+        if (folder / "summary.json").exists():
+            own = json.loads((folder / "config.json").read_text())
+            runs[stage] = json.loads((folder / "summary.json").read_text()) | other_settings(own, config)
+    return runs
+
+
+def with_stage(earlier: dict[str, dict], config: Config, stage: str) -> dict[str, dict]:
     """The stages that made a pipeline and one more; where it had been one of them before, that is `start/STAGE`.
 
     Trained on once more, that becomes `start/start/STAGE`: no run is lost.
     """
     renamed = {f"start/{name}" if name.split("/")[-1] == stage else name: run for name, run in earlier.items()}
-    return renamed | summaries(output_dir, stage)
+    return renamed | summaries(config, stage)
 
 
 def save_pipeline(pipeline: DiffusionPipeline, config: Config, folder: Path, rows: dict[str, int], stages: dict):

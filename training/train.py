@@ -25,8 +25,8 @@ from progress import Progress
 from publishing import Publisher
 from safetensors.torch import load_file, save_file
 from saving import (
-    checkpoints,
     earlier_stages,
+    latest_checkpoint,
     save_atomically,
     save_checkpoint,
     save_pipeline,
@@ -81,6 +81,7 @@ def fit(
     """Trains one stage to its last step and leaves its best weights (of the moving average) in `stage.module`."""
     # 1. set up
     folder = Path(config.output_dir) / stage.name
+    checkpoint = latest_checkpoint(folder, config.resume)
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
@@ -96,11 +97,13 @@ def fit(
     )
     ema, progress = EMAModel(parameters, decay=config.ema_decay), Progress(accelerator.num_processes)
     module, optimizer = accelerator.prepare(stage.module, optimizer)
-    ema.to(accelerator.device)
     accelerator.register_for_checkpointing(schedule, ema, progress)
     # 2. resume
-    if config.resume and checkpoints(folder):
-        accelerator.load_state(str(checkpoints(folder)[-1]))
+    if checkpoint:
+        accelerator.load_state(str(checkpoint))
+    ema.to(accelerator.device)  # after loading, which leaves it on the CPU
+    if accelerator.is_main_process and progress.step < total_steps:
+        write_json(folder / "config.json", dataclasses.asdict(config))
     # 3. train
     module.train()
     progress.add_time()
@@ -186,11 +189,11 @@ def train_denoiser(config: Config, train, validation, folder: Path, publisher: P
     else:
         mask_vae = MedSegLatDiffVAE.from_pretrained(output_dir / "mask_vae" / "model")
         pipeline = untrained_pipeline(config, mask_vae, load_image_encoder(config, mask_vae.downsampling_factor))
-        stages = summaries(output_dir, "mask_vae", "image_vae")
+        stages = summaries(config, "mask_vae", "image_vae")
     stage = DenoiserStage(config, train, validation, pipeline.to(PartialState().device))
     fit(stage, config, config.unet_steps, config.unet_learning_rate, config.batch_size, publisher)
     rows = {"train": len(train), "validation": len(validation)}
-    save_pipeline(stage.pipeline(), config, folder, rows, with_stage(stages, output_dir, "unet"))
+    save_pipeline(stage.pipeline(), config, folder, rows, with_stage(stages, config, "unet"))
 
 
 def train_energy(config: Config, train, validation, start: Path | str, publisher: Publisher | None):
@@ -200,7 +203,7 @@ def train_energy(config: Config, train, validation, start: Path | str, publisher
     fit(stage, config, config.energy_steps, config.energy_learning_rate, config.energy_batch_size, publisher)
     rows = {"train": len(train), "validation": len(validation)}
     output_dir = Path(config.output_dir)
-    stages = with_stage(earlier_stages(start, config), output_dir, "energy")
+    stages = with_stage(earlier_stages(start, config), config, "energy")
     save_pipeline(stage.pipeline(), config, output_dir / "pipeline", rows, stages)
 
 
