@@ -50,6 +50,13 @@ def test_masks_are_chosen_where_noise_is_fresh_and_come_as_drawn_otherwise():
     assert np.array_equal(masks, next(predict(pipeline, [row], 3, 2, seed=0, noise="same", num_candidates=3))[0])
 
 
+def test_masks_may_be_chosen_under_the_same_noise_too():
+    pipeline, row = tiny_pipeline(), next(iter(phantom_rows(1, size=32)))
+    chosen = next(predict(pipeline, [row], 3, 2, seed=0, noise="same", num_candidates=9))[0]
+    everything = next(predict(pipeline, [row], 9, 2, seed=0, noise="same"))[0]
+    assert len(chosen) == 3 and all(any(np.array_equal(mask, other) for other in everything) for mask in chosen)
+
+
 def test_random_rater_follows_its_closed_form():
     raters = np.stack([np.asarray(mask) > 127 for mask in next(iter(phantom_rows(1)))["masks"]])
     draws = [degenerate_samples("random_rater", raters, 4, seed) for seed in range(300)]

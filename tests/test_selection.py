@@ -89,3 +89,6 @@ def test_bad_numbers_are_named():
         pipeline(np.zeros((32, 32), np.uint8), 4, num_candidates=3)
     with pytest.raises(ValueError, match="`spread` must be at least 0, but was -1"):
         tiny_pipeline(spread=-1)
+    for threshold in (0, 50):
+        with pytest.raises(ValueError, match=f"`threshold` must be above 0 and at most 1, but was {threshold}"):
+            tiny_pipeline(threshold=threshold)

@@ -37,7 +37,8 @@ def calibrate(shares: torch.Tensor, calibration: dict) -> torch.Tensor:
         calibration (`dict`): lists `shares` and `confidences`, as `check_calibration` wants them, such as
             training/calibrate.py measures.
     """
-    known, confidences = (torch.tensor(calibration[name], device=shares.device) for name in ("shares", "confidences"))
+    points = (calibration[name] for name in ("shares", "confidences"))
+    known, confidences = (torch.tensor(values, dtype=torch.float32, device=shares.device) for values in points)
     upper = torch.bucketize(shares, known).clamp(1, len(known) - 1)
     weight = (shares - known[upper - 1]) / (known[upper] - known[upper - 1])
     return torch.lerp(confidences[upper - 1], confidences[upper], weight)

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-import PIL.Image
 
-MAX_PIXELS = PIL.Image.MAX_IMAGE_PIXELS  # more than any detector has
+MAX_PIXELS = 89_478_485  # more than any detector has: Pillow's own limit, whatever a caller sets that to
 
 
 def is_dicom(path) -> bool:

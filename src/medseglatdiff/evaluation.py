@@ -138,12 +138,13 @@ def predict(
 
     Args:
         noise (`str`, *optional*, defaults to `"fresh"`): where each image's initial noise comes from: its own seed,
-            `"same"` for one draw for all images, `"zero"` for none at all; the masks come as drawn from these two.
-        num_candidates (`int`, *optional*): of how many the masks are chosen; the checkpoint's own default if `None`.
+            `"same"` for one draw for all images, `"zero"` for none at all.
+        num_candidates (`int`, *optional*): of how many the masks are chosen. If `None`: the checkpoint's own default,
+            or `num_masks` where the noise is not fresh.
     """
     generators = [torch.Generator().manual_seed(noise_seed(row["image_id"], seed)) for row in rows]
     side = pipeline.config.sample_size // pipeline.mask_vae.downsampling_factor
-    shape = (num_masks, pipeline.unet.config.latent_channels, side, side)
+    shape = (num_candidates or num_masks, pipeline.unet.config.latent_channels, side, side)
     latents = {
         "fresh": None,
         "same": torch.randn(shape, generator=torch.Generator().manual_seed(seed)).repeat(len(rows), 1, 1, 1),

@@ -29,7 +29,7 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
         sample_size (`int`, *optional*, defaults to 128): side of the square to which every image is resized.
         default_num_masks (`int`, *optional*, defaults to 16): hypotheses where `num_masks` is `None`.
         default_num_inference_steps (`int`, *optional*, defaults to 10): steps where `num_inference_steps` is `None`.
-        threshold (`float`, *optional*, defaults to 0.5): least confidence of the consensus.
+        threshold (`float`, *optional*, defaults to 0.5): least confidence of the consensus, in (0, 1].
         stretch (`bool`, *optional*, defaults to `False`): whether each image is stretched to its full range of values
             first, for checkpoints that were trained on such images.
         symmetries (`int`, *optional*, defaults to 1): under how many of the square's eight symmetries an image is
@@ -66,6 +66,8 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
         check_calibration(calibration)
         if symmetries not in (1, 2, 4, 8):
             raise ValueError(f"`symmetries` must be 1, 2, 4 or 8, but was {symmetries}.")
+        if not 0 < threshold <= 1:
+            raise ValueError(f"`threshold` must be above 0 and at most 1, but was {threshold}.")
         if spread < 0:
             raise ValueError(f"`spread` must be at least 0, but was {spread}.")
         check_channels(unet, mask_vae, image_encoder)
