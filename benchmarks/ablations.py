@@ -112,7 +112,7 @@ def run(changes: dict, name: str, seed: int, data: tuple, options: argparse.Name
     *splits, rows = data
     work = ROOT / "outputs" / "ablations" / options.config.stem
     folder = work / f"{name.replace(' ', '-')}-{options.steps}-{options.batch_size}-{seed}"
-    results = folder / "results.json"
+    results = folder / f"results-{options.limit}-{options.num_masks}-{options.sampling_steps}.json"
     if not results.exists():
         preset = vars(parse_config(["--config", str(options.config)])) | changes
         preset |= {"output_dir": str(work), "seed": seed}

@@ -31,7 +31,7 @@ def plot_samples():
     for axes, label in ((dice, "Dice of the masks' majority"), (ged, "GED (lower is better)")):
         axes.set_xscale("log", base=2)
         axes.set_xticks(counts, counts)
-        axes.set(xlabel="masks per image", ylabel=label)
+        axes.set(xlabel="masks, the first so many of each image", ylabel=label)
         axes.legend()
     return figure
 

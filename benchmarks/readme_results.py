@@ -30,7 +30,7 @@ SHOWN = {
 # of predictors whose masks differ: one mask disagrees with none, and a soft map is uncertain of every pixel
 OWN = ("aurc_disagreement", "diversity_ratio", "ece_band")
 PLOTS = {
-    "samples": "Dice and GED by number of masks",
+    "samples": "Dice and GED of the first so many masks of each image",
     "reliability": "How often readers marked a pixel, by the model's confidence",
     "risk_coverage": "Mean error of the images that are kept when the most uncertain ones are set aside",
 }
@@ -112,7 +112,10 @@ def dataset_section(dataset: str) -> list[str]:
     """Ours, the baselines and degenerate predictors on one test split, then what others report with their protocol."""
     results, names, published = ours(dataset), SHOWN[dataset], read("benchmarks/published.json")[dataset]
     steps = results["num_inference_steps"]
-    protocol = f"this split; trained {stage_minutes(read(f'pipelines/medseglatdiff-{dataset}/training.json'))}"
+    training = read(f"pipelines/medseglatdiff-{dataset}/training.json")
+    protocol = f"this split; trained {stage_minutes(training)}"
+    if training["config"]["start_from"]:
+        protocol += f", those of {Path(training['config']['start_from']).name} included, from whose weights it starts"
     chosen = results.get("num_candidates", 0) > results["num_masks"]  # older results are of masks as drawn
     candidates = f", chosen from {results['num_candidates']}" if chosen else ""
     rows = [[f"**medseglatdiff, {steps} steps{candidates}**", *cells(results["metrics"], names, True), protocol]]

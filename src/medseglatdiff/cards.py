@@ -152,12 +152,13 @@ def training_facts(settings: dict) -> dict[str, str]:
         f"{rows['train']:,} training and {rows['validation']:,} validation rows, {settings['hardware']}, "
         f"{settings['num_processes']} process(es), mixed precision {config['mixed_precision']}, seed "
         f"{config['seed']}. A random rater's mask at every step; the kept weights are the moving average "
-        f"(decay {config['ema_decay']}) with the best validation score. Mask loss {config['mask_loss']}, foreground "
+        f"with the best validation score. Mask loss {config['mask_loss']}, foreground "
         f"weight {'from pixel frequencies' if weight is None else weight}; the denoiser learns "
         f"{config['scheduler']['prediction_type']}.{features} All settings, versions and the "
         "commit stand in `training.json`."
     )
-    head = ["stage", "steps", "images per step", "learning rate", "best step", "wall hours", "CPU core hours"]
+    head = ["stage", "steps", "images per step", "learning rate", "decay of the moving average", "best step"]
+    head += ["wall hours", "CPU core hours"]
     runs = [(name, run, config | run.get("other_settings", {})) for name, run in settings["stages"].items()]
     stages = [
         [
@@ -165,6 +166,7 @@ def training_facts(settings: dict) -> dict[str, str]:
             f"{run['step']:,}",
             str(images_per_step(name, run.get("num_processes", settings["num_processes"]), own)),
             str(own[RATES.get(name.split("/")[-1], "vae_learning_rate")]),
+            str(own["ema_decay"]),
             f"{run['best_step']:,}",
             f"{run['wall_hours']:.2f}",
             f"{run['cpu_hours']:.2f}",
@@ -234,7 +236,7 @@ def result_tables(results: dict) -> dict[str, str]:
         speeds = [block.get("masks_per_second") for block in results["by_steps"].values()]
         speeds = {"masks per second": [f"{speed:.1f}" if speed else "" for speed in speeds]}
         tables["By number of denoising steps"] = comparison("steps", blocks, compared, **speeds)
-    tables["By number of masks, Dice of their majority"] = comparison(
+    tables["By number of masks, the first so many of each image: Dice of their majority"] = comparison(
         "masks", results["by_num_masks"], ("ged", "dice")
     )
     return tables
