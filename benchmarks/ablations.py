@@ -21,11 +21,12 @@ import torch
 from autoencoders import ImageAutoencoderStage, MaskAutoencoderStage
 from config import Config, parse_config
 from denoiser import DenoiserStage, untrained_pipeline
+from fitting import fit
 from pixel_space import UNET, PixelCondition, PixelMasks
 from provenance import git_commit, hardware, versions
 from torch import nn
 from tqdm import tqdm
-from train import fit, load_image_encoder, train_autoencoder
+from train import load_image_encoder, train_autoencoder
 
 from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffVAE
 from medseglatdiff.data import load_split, open_split

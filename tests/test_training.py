@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,10 +18,15 @@ pytest.importorskip("accelerate")
 TRAINING = Path(__file__).parents[1] / "training"
 sys.path.append(str(TRAINING))  # at the end: its evaluate.py must not hide the library of that name
 
+from autoencoders import MaskAutoencoderStage, MaskDecoder  # noqa: E402
 from config import Config, parse_config  # noqa: E402
+from fitting import learning_rate_factor  # noqa: E402
 from progress import Progress  # noqa: E402
-from saving import latest_checkpoint  # noqa: E402
-from train import learning_rate_factor, main  # noqa: E402
+from saving import latest_checkpoint, summaries  # noqa: E402
+from train import main  # noqa: E402
+
+from medseglatdiff import MedSegLatDiffVAE  # noqa: E402
+from medseglatdiff.data import SegmentationSplit  # noqa: E402
 
 TINY = dict(
     sample_size=32,
@@ -110,21 +116,15 @@ def test_checkpoints_of_another_run_are_neither_used_nor_lost(trained):
     assert sorted((trained / "unet").iterdir()) == kept
 
 
-def test_training_json_tells_the_settings_that_each_stage_ran_with(tmp_path):
-    settings = {**TINY, "output_dir": str(tmp_path), "mask_vae_steps": 2, "unet_steps": 2, "resume": True}
-    main(Config(**{**settings, "stage": "mask_vae", "foreground_weight": 7.0}))
-    main(Config(**{**settings, "seed": 3}))  # which finds the mask autoencoder finished
-    stages = json.loads((tmp_path / "pipeline" / "training.json").read_text())["stages"]
-    others = {name: stage.get("other_settings", {}) for name, stage in stages.items()}
-    assert others["mask_vae"] == {"stage": "mask_vae", "foreground_weight": 7.0, "seed": 0}
-    assert others["image_vae"] == others["unet"] == others["energy"] == {}
+def test_settings_that_a_stage_ran_with_are_told(tmp_path):
+    settings = {**TINY, "output_dir": str(tmp_path), "mask_vae_steps": 2, "stage": "mask_vae", "resume": True}
+    main(Config(**{**settings, "foreground_weight": 7.0}))
+    again = Config(**{**settings, "seed": 3})
+    main(again)  # which finds the mask autoencoder finished
+    assert summaries(again, "mask_vae")["mask_vae"]["other_settings"] == {"foreground_weight": 7.0, "seed": 0}
 
 
 def test_validation_images_without_a_lesion_count_as_well(tmp_path):
-    from autoencoders import MaskAutoencoderStage
-
-    from medseglatdiff.data import SegmentationSplit
-
     labels = torch.zeros(4, 32, 32, dtype=torch.uint8)
     labels[3, 8:20, 8:20] = 1  # the second of the second image's raters
     split = SegmentationSplit(torch.zeros(2, 1, 32, 32, dtype=torch.uint8), labels, torch.tensor([0, 2, 4]), 1)
@@ -150,7 +150,30 @@ def test_energy_stage_trains_another_pipeline_on(trained, tmp_path):
     assert others["energy_inference_steps"] == 2 and others["output_dir"] == str(trained) and "seed" not in others
 
 
-@pytest.mark.parametrize("stage", ["unet", "energy"])
+def test_mask_decoder_alone_is_trained_on(trained, tmp_path):
+    start = shutil.copytree(trained / "pipeline", tmp_path / "start" / "pipeline")
+    index = json.loads((start / "model_index.json").read_text()) | {"threshold": 0.25}
+    (start / "model_index.json").write_text(json.dumps(index))
+    options = {"stage": "mask_decoder", "start_from": str(start), "foreground_weight": 50.0, "mask_vae_steps": 2}
+    main(Config(**{**TINY, **options, "output_dir": str(tmp_path / "run")}))
+    before, after = weights(tmp_path / "start"), weights(tmp_path / "run")
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    assert changed and all(name.startswith("mask_vae.decoder.") for name in changed)
+    assert json.loads((tmp_path / "run" / "pipeline" / "model_index.json").read_text()) == index
+    stages = json.loads((tmp_path / "run" / "pipeline" / "training.json").read_text())["stages"]
+    assert list(stages) == ["mask_vae", "image_vae", "unet", "energy", "mask_decoder"]
+    assert stages["mask_vae"]["other_settings"]["foreground_weight"] == 10
+
+
+def test_codes_stay_while_the_mask_decoder_learns():
+    vae = MedSegLatDiffVAE(bottleneck="vq", num_codes=8)
+    codes, module = vae.quantizer.codes.clone(), MaskDecoder(vae).train()
+    module(torch.rand(2, 2, 32, 32, generator=torch.Generator().manual_seed(0))).sum().backward()
+    assert torch.equal(vae.quantizer.codes, codes)
+    assert {name.split(".")[0] for name, value in vae.named_parameters() if value.grad is not None} == {"decoder"}
+
+
+@pytest.mark.parametrize("stage", ["unet", "energy", "mask_decoder"])
 @pytest.mark.parametrize("other", [{"sample_size": 64}, {"num_channels": 3}], ids=str)
 def test_a_pipeline_for_other_images_is_not_trained_on(trained, tmp_path, stage, other):
     settings = {**TINY, "num_channels": 1, **other, "stage": stage, "start_from": str(trained / "pipeline")}
@@ -234,6 +257,7 @@ BAD_SETTINGS = [
     {"energy_masks": 1},
     {"energy_steps": 0, "stage": "energy"},
     {"stage": "mask_vae", "start_from": "ORG/NAME"},
+    {"start_from": None, "stage": "mask_decoder"},
 ]
 
 

@@ -1,13 +1,13 @@
-"""The first two stages: the autoencoder of masks and the autoencoder of images."""
+"""The first two stages, the autoencoder of masks and the autoencoder of images; and masks decoded better later on."""
 
 from collections.abc import Sequence
 
 import torch
 from config import Config
-from stages import Stage
+from stages import Stage, check_start
 from torch import nn
 
-from medseglatdiff import MedSegLatDiffVAE
+from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffVAE
 from medseglatdiff.data import SegmentationSplit, one_hot, seeded_generator
 from medseglatdiff.losses import (
     class_weights_from_frequencies,
@@ -27,7 +27,7 @@ class MaskAutoencoderStage(Stage):
     def __init__(self, config: Config, train: SegmentationSplit, validation: SegmentationSplit):
         super().__init__(config, train, validation)
         channels = 1 + config.num_classes
-        self.module = MedSegLatDiffVAE(in_channels=channels, out_channels=channels, **config.mask_vae)
+        self.module = self.vae = MedSegLatDiffVAE(in_channels=channels, out_channels=channels, **config.mask_vae)
         self.class_weights = torch.tensor([1.0] + [config.foreground_weight or 1.0] * config.num_classes)
         if config.foreground_weight is None:
             self.class_weights = class_weights_from_frequencies(train.labels.flatten().bincount(minlength=channels))
@@ -38,13 +38,15 @@ class MaskAutoencoderStage(Stage):
         labels = labels.to(device)  # [B, S, S]
         inputs = one_hot(labels, self.config.num_classes)  # [B, 1+K, S, S]
         logits, _, bottleneck_loss = module(inputs, generators, return_dict=False)
+        return self.reconstruction_loss(logits, labels) + self.config.bottleneck_weight * bottleneck_loss
+
+    def reconstruction_loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The configured loss of logits, `(B, 1 + K, S, S)`, against labels, `(B, S, S)`."""
         if self.config.mask_loss == "mse":
-            reconstruction_loss = mask_mse(logits, labels)
-        elif self.config.mask_loss == "dice":
-            reconstruction_loss = mask_dice(logits, labels)
-        else:
-            reconstruction_loss = weighted_cross_entropy(logits, labels, self.class_weights.to(device))
-        return reconstruction_loss + self.config.bottleneck_weight * bottleneck_loss
+            return mask_mse(logits, labels)
+        if self.config.mask_loss == "dice":
+            return mask_dice(logits, labels)
+        return weighted_cross_entropy(logits, labels, self.class_weights.to(logits.device))
 
     def validate(self, rows: Sequence[int]) -> list[dict]:
         """1 - Dice of the first non-empty rater's reconstruction for each row, or of the first where all are empty:
@@ -54,8 +56,8 @@ class MaskAutoencoderStage(Stage):
             raters = self.validation.raters(row)  # [R, S, S]
             first = (raters.flatten(1).sum(dim=1) > 0).int().argmax()  # 0 where all are empty
             labels = raters[first][None].long()  # [1, S, S]
-            latents = self.module.encode(one_hot(labels, self.config.num_classes).to(self.module.device))
-            decoded = self.module.decode(latents).argmax(dim=1).cpu()  # [1, S, S]
+            latents = self.vae.encode(one_hot(labels, self.config.num_classes).to(self.vae.device))  # [1, C, h, w]
+            decoded = self.vae.decode(latents).argmax(dim=1).cpu()  # [1, S, S]
             results.append({"score": 1 - dice(decoded[0].numpy() > 0, labels[0].numpy() > 0)})
         return results
 
@@ -63,7 +65,48 @@ class MaskAutoencoderStage(Stage):
         """Sets the latents' mean and standard deviation from up to 4,096 of the training split's masks."""
         order = torch.randperm(len(self.train.labels), generator=seeded_generator(self.config.seed, self.salt))
         inputs = (one_hot(part.long(), self.config.num_classes) for part in self.train.labels[order[:4096]].split(64))
-        set_latent_statistics(self.module, inputs)
+        set_latent_statistics(self.vae, inputs)
+
+
+class MaskDecoder(nn.Module):
+    """A mask autoencoder of which the decoder alone learns: latents are means, codes stay."""
+
+    def __init__(self, vae: MedSegLatDiffVAE):
+        super().__init__()
+        self.vae = vae.requires_grad_(False)
+        vae.decoder.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """Stays in evaluation mode, in which nothing but weights with gradients can change."""
+        return super().train(False)
+
+    def forward(self, masks: torch.Tensor) -> torch.Tensor:
+        """Logits of the reconstruction of one-hot masks, both `(B, 1 + K, S, S)`."""
+        return self.vae.decode(self.vae.encode(masks))
+
+
+class MaskDecoderStage(MaskAutoencoderStage):
+    """Trains the mask decoder of a pipeline on.
+
+    The encoder stays, so that latents keep the meaning that the denoiser has learned. The decoder alone may take a
+    greater foreground weight than both together: it brings small masks back that were lost.
+    """
+
+    name, salt = "mask_decoder", 5
+
+    def __init__(
+        self, config: Config, train: SegmentationSplit, validation: SegmentationSplit, pipeline: MedSegLatDiffPipeline
+    ):
+        check_start(pipeline, config)
+        super().__init__(config, train, validation)
+        self.vae = pipeline.mask_vae
+        self.module = MaskDecoder(self.vae)
+
+    def loss(self, module: nn.Module, positions: Sequence[int], device: torch.device) -> torch.Tensor:
+        """Reconstruction loss of the samples at these positions."""
+        _, labels, _ = self.batch(positions)
+        labels = labels.to(device)  # [B, S, S]
+        return self.reconstruction_loss(module(one_hot(labels, self.config.num_classes)), labels)
 
 
 class ImageAutoencoderStage(Stage):

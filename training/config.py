@@ -26,8 +26,8 @@ class Config:
     stretch: bool = False  # stretch each image to its full range of values, in training and in the pipeline alike
     # run
     output_dir: str = "outputs/phantom"  # checkpoints, logs and, at the end, the pipeline
-    stage: str = "all"  # mask_vae, image_vae, unet, energy or all
-    start_from: str | None = None  # folder or Hub id of a pipeline to train on: with the stages unet, energy or all
+    stage: str = "all"  # mask_vae, image_vae, unet, energy or all of these; or mask_decoder
+    start_from: str | None = None  # folder or Hub id of a pipeline to train on, by unet, energy, all or mask_decoder
     resume: bool = False  # go on from the last checkpoint in output_dir
     seed: int = 0
     mixed_precision: str = "bf16"  # no, bf16 or fp16
@@ -66,7 +66,7 @@ class Config:
     energy_masks: int = 4  # hypotheses per image in the stage energy, at least 2
     energy_inference_steps: int = 2  # of the sampler that it trains, and of the pipeline from then on
     # optimisation
-    mask_vae_steps: int = 200  # optimiser steps
+    mask_vae_steps: int = 200  # optimiser steps, in the stage mask_decoder too
     image_vae_steps: int = 150
     unet_steps: int = 400
     energy_steps: int = 60  # 0: the pipeline stays as the denoising loss left it
@@ -93,7 +93,7 @@ class Config:
 
     def __post_init__(self):
         choices = {
-            "stage": ("mask_vae", "image_vae", "unet", "energy", "all"),
+            "stage": ("mask_vae", "image_vae", "unet", "energy", "all", "mask_decoder"),
             "target": ("random_rater", "consensus"),
             "mask_loss": ("weighted_cross_entropy", "mse", "dice"),
             "mixed_precision": ("no", "bf16", "fp16"),
@@ -108,7 +108,10 @@ class Config:
         if self.stage == "energy" and not self.energy_steps:
             raise ValueError("`energy_steps` must be at least 1 with the stage energy, but was 0.")
         if self.start_from and self.stage in ("mask_vae", "image_vae"):
-            raise ValueError(f"`stage` must be unet, energy or all with `start_from`, but was {self.stage!r}.")
+            told = "unet, energy, all or mask_decoder"
+            raise ValueError(f"`stage` must be {told} with `start_from`, but was {self.stage!r}.")
+        if self.stage == "mask_decoder" and not self.start_from:
+            raise ValueError("`start_from` must be a pipeline with the stage mask_decoder, but was None.")
         if self.energy_masks < 2:
             raise ValueError(f"`energy_masks` must be at least 2, but was {self.energy_masks}.")
         for entry in dataclasses.fields(self):

@@ -36,6 +36,17 @@ class Stage:
         return torch.randperm(len(self.validation), generator=seeded_generator(0))[:count].tolist()
 
 
+def check_start(pipeline: MedSegLatDiffPipeline, config: Config):
+    """Raises a `ValueError` where a pipeline to train on is for other images than the run's."""
+    wanted = (config.num_classes, config.num_channels, config.sample_size)
+    found = (pipeline.num_classes, pipeline.image_encoder.config.in_channels, pipeline.config.sample_size)
+    if found != wanted:
+        raise ValueError(
+            f"`start_from` must have {wanted[0]} classes for images of {wanted[1]} channels at {wanted[2]} "
+            f"pixels, but has {found[0]}, {found[1]} and {found[2]}."
+        )
+
+
 class PipelineStage(Stage):
     """Trains a pipeline's U-Net and image encoder over its frozen mask autoencoder; validated by the masks it draws.
 
@@ -45,13 +56,7 @@ class PipelineStage(Stage):
     def __init__(
         self, config: Config, train: SegmentationSplit, validation: SegmentationSplit, pipeline: MedSegLatDiffPipeline
     ):
-        wanted = (config.num_classes, config.num_channels, config.sample_size)
-        found = (pipeline.num_classes, pipeline.image_encoder.config.in_channels, pipeline.config.sample_size)
-        if found != wanted:
-            raise ValueError(
-                f"`start_from` must have {wanted[0]} classes for images of {wanted[1]} channels at {wanted[2]} "
-                f"pixels, but has {found[0]}, {found[1]} and {found[2]}."
-            )
+        check_start(pipeline, config)
         super().__init__(config, train, validation)
         self.mask_vae, self.scheduler = pipeline.mask_vae.eval().requires_grad_(False), pipeline.scheduler
         pipeline.image_encoder.requires_grad_(config.train_image_encoder)

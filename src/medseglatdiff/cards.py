@@ -48,6 +48,7 @@ STAGES = {
     "image_vae": "image autoencoder",
     "unet": "denoiser",
     "energy": "sampler, by the energy score",
+    "mask_decoder": "mask decoder, over the encoder as it was",
 }
 RATES = {"unet": "unet_learning_rate", "energy": "energy_learning_rate"}
 PLOTS = {
@@ -131,6 +132,13 @@ def images_per_step(stage: str, num_processes: int, config: dict) -> int:
     return batch_size * config["gradient_accumulation_steps"] * num_processes
 
 
+def foreground_weight(stage: str, config: dict) -> str:
+    """Of the mask loss; nothing for stages without one."""
+    if not stage.split("/")[-1].startswith("mask"):
+        return ""
+    return "by pixel frequencies" if config["foreground_weight"] is None else str(config["foreground_weight"])
+
+
 def training_facts(settings: dict) -> dict[str, str]:
     """How it was trained, from training.json."""
     config, rows = settings["config"], settings["rows"]
@@ -147,18 +155,16 @@ def training_facts(settings: dict) -> dict[str, str]:
         )
     if averaged := sum(name.startswith("run ") for name in settings["stages"]):
         features += f" The weights are the mean of those of {averaged} runs."
-    weight = config["foreground_weight"]
     summary = (
         f"{rows['train']:,} training and {rows['validation']:,} validation rows, {settings['hardware']}, "
         f"{settings['num_processes']} process(es), mixed precision {config['mixed_precision']}, seed "
         f"{config['seed']}. A random rater's mask at every step; the kept weights are the moving average "
-        f"with the best validation score. Mask loss {config['mask_loss']}, foreground "
-        f"weight {'from pixel frequencies' if weight is None else weight}; the denoiser learns "
+        f"with the best validation score. Mask loss {config['mask_loss']}; the denoiser learns "
         f"{config['scheduler']['prediction_type']}.{features} All settings, versions and the "
         "commit stand in `training.json`."
     )
-    head = ["stage", "steps", "images per step", "learning rate", "decay of the moving average", "best step"]
-    head += ["wall hours", "CPU core hours"]
+    head = ["stage", "steps", "images per step", "learning rate", "foreground weight", "decay of the moving average"]
+    head += ["best step", "wall hours", "CPU core hours"]
     runs = [(name, run, config | run.get("other_settings", {})) for name, run in settings["stages"].items()]
     stages = [
         [
@@ -166,6 +172,7 @@ def training_facts(settings: dict) -> dict[str, str]:
             f"{run['step']:,}",
             str(images_per_step(name, run.get("num_processes", settings["num_processes"]), own)),
             str(own[RATES.get(name.split("/")[-1], "vae_learning_rate")]),
+            foreground_weight(name, own),
             str(own["ema_decay"]),
             f"{run['best_step']:,}",
             f"{run['wall_hours']:.2f}",
