@@ -11,7 +11,8 @@ import pytest
 from conftest import tiny_pipeline
 from huggingface_hub import DatasetCard, ModelCard
 
-from medseglatdiff.cards import result_facts, training_facts
+from medseglatdiff.cards import training_facts
+from medseglatdiff.cards_results import result_facts
 from medseglatdiff.evaluation import measure_row, predict
 from medseglatdiff.hub import folder_card, model_card
 from medseglatdiff.phantom import phantom_rows

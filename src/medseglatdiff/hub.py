@@ -18,7 +18,8 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import HfHubHTTPError
 
-from .cards import HEADLINES, METRICS, data_facts, pipeline_facts, result_facts, tiny_lesions, training_facts
+from .cards import data_facts, pipeline_facts, training_facts
+from .cards_results import HEADLINES, METRICS, result_facts, tiny_lesions
 from .pipeline import MedSegLatDiffPipeline
 
 PIPELINE_SHIM = '''"""Lets plain diffusers load this repository's pipeline; needs `pip install medseglatdiff`.

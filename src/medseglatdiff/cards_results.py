@@ -1,0 +1,132 @@
+"""What a model card says of the results, in words and tables: pure functions of results.json."""
+
+from collections.abc import Sequence
+
+from .tables import interval, markdown_table
+
+METRICS = {
+    "ged": "generalised energy distance (GED) ↓",
+    "ged_unbiased": "GED without the bias of few masks ↓",
+    "hm_iou": "Hungarian-matched IoU, balanced (HM-IoU) ↑",
+    "dice": "Dice of the consensus ↑",
+    "dice_non_empty": "Dice, references that are not empty ↑",
+    "dice_pooled": "Dice, pooled pixels ↑",
+    "iou": "IoU of the consensus ↑",
+    "iou_pooled": "IoU, pooled pixels ↑",
+    "thresholded_jaccard": "ISIC score (Jaccard, 0 below 0.65) ↑",
+    "d_max": "best Dice of any mask per rater ↑",
+    "dice_match": "Hungarian-matched Dice ↑",
+    "soft_dice": "soft Dice of the mean maps ↑",
+    "ncc": "normalised cross-correlation (NCC) ↑",
+    "diversity": "diversity of the masks",
+    "diversity_ratio": "diversity over that of the raters (1 is right)",
+    "missed": "share of references missed altogether ↓",
+    "nsd": "normalised surface distance ↑",
+    "hd95": "95 % Hausdorff distance, pixels ↓",
+    "ece": "expected calibration error, all pixels ↓",
+    "ece_band": "expected calibration error, 0 < confidence < 1 ↓",
+    "brier": "Brier score ↓",
+    "nll": "negative log-likelihood, nats ↓",
+    "aurc": "area under risk and coverage, by mean uncertainty ↓",
+    "aurc_disagreement": "area under risk and coverage, by disagreement of the masks ↓",
+}
+HEADLINES = ("ged", "hm_iou", "dice", "dice_non_empty", "iou", "thresholded_jaccard", "ece")
+SHORT = {"ged": "GED ↓", "hm_iou": "HM-IoU ↑", "dice": "Dice ↑", "iou": "IoU ↑", "diversity": "diversity"}
+SHORT["missed"] = "missed ↓"
+PREDICTORS = {
+    "always_empty": "always empty",
+    "union": "union of the raters",
+    "majority": "majority of the raters, repeated",
+    "random_rater": "a rater drawn at random",
+}
+PLOTS = {
+    "reliability": "Reliability diagram",
+    "risk_coverage": "Risk and coverage",
+    "samples": "Quality against the number of masks",
+    "size": "Quality against lesion size",
+    "steps": "Quality against the number of steps",
+}
+
+
+def comparison(corner: str, blocks: dict[str, dict], names: Sequence[str], **columns: Sequence[str]) -> str:
+    """One row per block of metrics, one column per metric that any of them has, and any further `columns`."""
+    rows = [[label, *(interval(block.get(name)) for name in names)] for label, block in blocks.items()]
+    rows = [[*row, *more] for row, *more in zip(rows, *columns.values(), strict=True)]
+    return markdown_table([corner, *(SHORT[name] for name in names), *columns], rows)
+
+
+def result_facts(results: dict, data_name: str) -> dict:
+    """How it was measured, the tables and the plots, from results.json."""
+    speed = f", {results['masks_per_second']:.1f} masks per second" if "masks_per_second" in results else ""
+    summary = (
+        f"{results['num_images']:,} images of {results['num_groups']:,} groups of the `{results['split']}` split of "
+        f"{data_name}{', chosen at random' if results['limit'] else ''}; {results['num_masks']} masks per image, "
+        f"{results['num_inference_steps']} steps of {results['scheduler']}, seed {results['seed']}, on "
+        f"{results['device']}, mixed precision {results['mixed_precision']}{speed}. In brackets: 95 % bootstrap "
+        "intervals over groups. Dice, IoU and distances refer to the raters' majority. Data fingerprint "
+        f"`{results['data_fingerprint']}`; all numbers stand in `results.json`."
+    )
+    if results.get("num_candidates", 0) > results["num_masks"]:
+        summary += (
+            f" The masks are those that stand for {results['num_candidates']} drawn (spread {results['spread']}): "
+            "they say more than as many independent ones, in which others measure."
+        )
+    elif results.get("antithetic"):
+        summary += (
+            " Half of the masks start from the others' noise with the sign turned. They are not independent then, as "
+            "those of others are; GED without the bias of few masks assumes that and errs on the low side."
+        )
+    plots = [name for name in PLOTS if name != "steps" or "by_steps" in results]
+    return {
+        "summary": summary,
+        "tables": result_tables(results),
+        "plots": {PLOTS[name]: f"plot_{name}.png" for name in plots},
+    }
+
+
+def result_tables(results: dict) -> dict[str, str]:
+    """Each table under its title; those that the results have nothing for are left out."""
+    measured = {name: entry for name, entry in results["metrics"].items() if entry["value"] is not None}
+    if results.get("num_candidates", 0) > results["num_masks"]:
+        measured.pop("ged_unbiased", None)  # it assumes independent masks
+    rows = [
+        [
+            METRICS[name],
+            interval(measured[name]),
+            measured[name]["averaging"],
+            f"{measured[name]['num_images']:,}",
+            f"{measured[name]['num_infinite']:,}" if measured[name]["num_infinite"] else "",
+        ]
+        for name in METRICS
+        if name in measured
+    ]
+    tables = {"All metrics": markdown_table(["metric", "value", "mean", "images", "infinite, left out"], rows)}
+    compared = ("ged", "hm_iou", "dice", "iou", "diversity")
+    if results["degenerate"]:
+        blocks = {PREDICTORS[name]: block for name, block in results["degenerate"].items()}
+        title = "Against predictors that need no model"
+        tables[title] = comparison("predictor", {"**this model**": results["metrics"], **blocks}, compared)
+    if results["strata"]:
+        names = ("missed", "dice", "iou", "ged", "hm_iou")
+        images = [f"{block['dice']['num_images']:,}" for block in results["strata"].values()]
+        tables["By size of the reference"] = comparison("pixels", results["strata"], names, images=images)
+    if "by_steps" in results:
+        blocks = {steps: block["metrics"] for steps, block in results["by_steps"].items()}
+        speeds = [block.get("masks_per_second") for block in results["by_steps"].values()]
+        speeds = {"masks per second": [f"{speed:.1f}" if speed else "" for speed in speeds]}
+        tables["By number of denoising steps"] = comparison("steps", blocks, compared, **speeds)
+    tables["By number of masks, the first so many of each image: Dice of their majority"] = comparison(
+        "masks", results["by_num_masks"], ("ged", "dice")
+    )
+    return tables
+
+
+def tiny_lesions(results: dict) -> str:
+    """What happens to the smallest references that were measured."""
+    for label, block in results.get("strata", {}).items():
+        missed = block["missed"]
+        return (
+            f"Of {missed['num_images']:,} references of {label.replace('<=', 'at most ')} pixels the consensus misses "
+            f"{100 * missed['value']:.0f} % altogether."
+        )
+    return "Structures of a few pixels are the first to be missed."
