@@ -3,16 +3,20 @@
     python benchmarks/mask_autoencoder.py
     python benchmarks/mask_autoencoder.py --variants weight-1 weight-2 weight-10 mse dice --runs 3 --steps 400 \\
         --out benchmarks/ablations/mask-autoencoder-lidc-idri.json
+    python benchmarks/mask_autoencoder.py --pipeline pipelines/medseglatdiff-lidc-idri \
+        --out benchmarks/mask_autoencoder_published.json
 
 Trains each variant for the same steps from the same seeds with `training/train.py`, then reconstructs every non-empty
 mask of the test split, and reports Dice, IoU and the share of missed objects by reference area. Each variant is in the
-results file as soon as it is measured. Interrupted, it resumes.
+results file as soon as it is measured. Interrupted, it resumes. With `--pipeline` that pipeline's own autoencoder is
+measured instead.
 """
 
 import argparse
 import json
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +24,11 @@ import script_paths
 import torch
 from autoencoders import MaskAutoencoderStage
 from config import parse_config
+from provenance import git_commit
 from tqdm import tqdm
 from train import train_autoencoder
 
-from medseglatdiff import MedSegLatDiffVAE
+from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffVAE
 from medseglatdiff.data import load_split, one_hot, open_split, seeded_generator
 from medseglatdiff.metrics import dice, iou
 
@@ -62,6 +67,16 @@ def train(variant: str, seed: int, splits: tuple, options: argparse.Namespace) -
     config = parse_config(settings)
     torch.manual_seed(seed)
     return train_autoencoder(MaskAutoencoderStage(config, *splits), config, options.steps).eval()
+
+
+def autoencoders(options: argparse.Namespace, splits: tuple) -> Iterator[tuple[str, Iterator[MedSegLatDiffVAE]]]:
+    """What is to be measured: labels and the autoencoders of each, trained as they are asked for."""
+    if options.pipeline:
+        yield options.pipeline.name, iter([MedSegLatDiffPipeline.from_pretrained(options.pipeline).mask_vae])
+        return
+    for variant in options.variants:
+        seeds = range(options.seed, options.seed + options.runs)
+        yield VARIANTS[variant][0], (train(variant, seed, splits, options) for seed in seeds)
 
 
 @torch.no_grad()
@@ -104,6 +119,7 @@ def over_runs(tables: list[dict[str, dict]]) -> dict[str, dict]:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=DEFAULT_VARIANTS)
+    parser.add_argument("--pipeline", type=Path, help="measure its autoencoder and train nothing")
     parser.add_argument("--dataset", default="data/lidc-idri")
     parser.add_argument("--config", type=Path, default=ROOT / "training" / "configs" / "lidc_idri.json")
     parser.add_argument("--split", default="test")
@@ -124,16 +140,13 @@ def main():
     masks = measured.labels[measured.labels.flatten(1).sum(dim=1) > 0]  # [N, S, S]
     masks = masks[torch.randperm(len(masks), generator=seeded_generator(0))[: options.limit]]  # [n, S, S]
     # 2. train and measure each variant
-    names = ("dataset", "split", "steps", "batch_size", "seed", "runs")
     results = {"command": f"python benchmarks/mask_autoencoder.py {shlex.join(sys.argv[1:])}"}
-    results |= {name: getattr(options, name) for name in names}
+    results |= {"dataset": options.dataset, "split": options.split, "git_commit": git_commit()}
     results |= {"averaging": "mean over non-empty masks of all raters", "variants": {}}
-    for variant in options.variants:
-        seeds = range(options.seed, options.seed + options.runs)
-        tables = [
-            measure(reconstruct(train(variant, seed, splits, options), masks), masks.numpy() > 0) for seed in seeds
-        ]
-        label, _ = VARIANTS[variant]
+    if not options.pipeline:
+        results |= {name: getattr(options, name) for name in ("steps", "batch_size", "seed", "runs")}
+    for label, models in autoencoders(options, splits):
+        tables = [measure(reconstruct(vae, masks), masks.numpy() > 0) for vae in models]
         results["variants"][label] = over_runs(tables)
         for stratum, row in results["variants"][label].items():
             print(f"{label:40} {stratum:10} Dice {row['dice']:.4f}  IoU {row['iou']:.4f}  missed {row['missed']:.2%}")

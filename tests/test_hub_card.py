@@ -72,6 +72,15 @@ def test_a_pipeline_trained_on_tells_where_it_started(settings):
     assert "| denoiser, of the start, of the start | 5,678 |" in facts["stages"]
 
 
+def test_each_mask_stage_tells_its_foreground_weight_and_decay(settings):
+    run = settings["stages"]["mask_vae"] | {"other_settings": {"foreground_weight": None, "ema_decay": 0.9}}
+    stages = settings["stages"] | {"mask_vae": run, "mask_decoder": settings["stages"]["mask_vae"]}
+    told = training_facts(settings | {"stages": stages})["stages"]
+    assert "| mask autoencoder | 1,234 | 32 | 0.002 | by pixel frequencies | 0.9 | 1,100 |" in told
+    assert "| mask decoder, over the encoder as it was | 1,234 | 32 | 0.002 | 10.0 | 0.995 | 1,100 |" in told
+    assert "| image autoencoder | 1,234 | 32 | 0.002 |  | 0.995 |" in told
+
+
 def test_the_mean_of_runs_tells_each(settings):
     *others, (_, run) = settings["stages"].items()
     averaged = dict(others) | {"run 1/energy": run, "run 2/energy": run | {"num_processes": 3}}
