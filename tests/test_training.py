@@ -22,7 +22,7 @@ from autoencoders import MaskAutoencoderStage, MaskDecoder  # noqa: E402
 from config import Config, parse_config  # noqa: E402
 from fitting import learning_rate_factor  # noqa: E402
 from progress import Progress  # noqa: E402
-from saving import latest_checkpoint, summaries  # noqa: E402
+from saving import latest_checkpoint, summaries, with_models_of_start  # noqa: E402
 from train import main  # noqa: E402
 
 from medseglatdiff import MedSegLatDiffVAE  # noqa: E402
@@ -159,10 +159,17 @@ def test_mask_decoder_alone_is_trained_on(trained, tmp_path):
     before, after = weights(tmp_path / "start"), weights(tmp_path / "run")
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     assert changed and all(name.startswith("mask_vae.decoder.") for name in changed)
-    assert json.loads((tmp_path / "run" / "pipeline" / "model_index.json").read_text()) == index
+    assert json.loads((tmp_path / "run" / "pipeline" / "model_index.json").read_text()).items() >= index.items()
     stages = json.loads((tmp_path / "run" / "pipeline" / "training.json").read_text())["stages"]
     assert list(stages) == ["mask_vae", "image_vae", "unet", "energy", "mask_decoder"]
     assert stages["mask_vae"]["other_settings"]["foreground_weight"] == 10
+
+
+def test_models_of_the_start_are_told_whatever_the_preset_says(trained):
+    start = str(trained / "pipeline")
+    config = with_models_of_start(Config(seed=5, start_from=start, stage="energy"))
+    assert (config.unet, config.mask_vae, config.seed) == (TINY["unet"], TINY["mask_vae"], 5)
+    assert with_models_of_start(Config()) == Config()
 
 
 def test_codes_stay_while_the_mask_decoder_learns():

@@ -12,6 +12,7 @@ from diffusers import DiffusionPipeline, ModelMixin
 from provenance import git_commit, hardware, versions
 
 KEPT_CHECKPOINTS = 2
+MODEL_SETTINGS = ("mask_vae", "image_vae", "image_encoder", "unet", "scheduler", "scale_latents")
 
 
 def replace_folder(partial: Path, final: Path):
@@ -72,6 +73,18 @@ def save_atomically(model: ModelMixin | DiffusionPipeline, folder: Path):
         model.save_pretrained(partial, max_shard_size="15MB")
         replace_folder(partial, folder)
     state.wait_for_everyone()
+
+
+def with_models_of_start(config: Config) -> Config:
+    """The settings with those of the models of `start_from`, which are its own whatever the preset says.
+
+    They are known where the pipeline has a training.json.
+    """
+    record = Path(config.start_from or "", "training.json")
+    if not config.start_from or not record.is_file():
+        return config
+    earlier = json.loads(record.read_text())["config"]
+    return dataclasses.replace(config, **{name: earlier[name] for name in MODEL_SETTINGS})
 
 
 def earlier_stages(pipeline: Path | str, config: Config) -> dict[str, dict]:

@@ -21,7 +21,15 @@ from denoiser import DenoiserStage, untrained_pipeline
 from energy import EnergyStage
 from fitting import fit
 from publishing import Publisher
-from saving import earlier_stages, save_atomically, save_pipeline, summaries, with_stage, write_json
+from saving import (
+    earlier_stages,
+    save_atomically,
+    save_pipeline,
+    summaries,
+    with_models_of_start,
+    with_stage,
+    write_json,
+)
 from stages import Stage
 
 from medseglatdiff import MedSegLatDiffImageEncoder, MedSegLatDiffPipeline, MedSegLatDiffVAE
@@ -86,6 +94,7 @@ def train_energy(config: Config, train, validation, start: Path | str, publisher
 
 def main(config: Config):
     """Runs the stages that `config.stage` names; the others' results are read from `output_dir`."""
+    config = with_models_of_start(config)
     output_dir = Path(config.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
