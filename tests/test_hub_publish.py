@@ -10,7 +10,8 @@ from conftest import tiny_pipeline
 from hub_fixtures import MODEL, ROOT, TOKEN, folder, hub  # noqa: F401
 from huggingface_hub import ModelCard
 
-from medseglatdiff.hub import PIPELINE_SHIM, publish
+from medseglatdiff import MedSegLatDiffPipeline
+from medseglatdiff.hub import PIPELINE_SHIM, publish, stage
 
 SEGMENT = """
 import sys
@@ -140,6 +141,17 @@ def command(monkeypatch):
     """training/publish.py in this process, for what needs no Hub."""
     monkeypatch.syspath_prepend(str(ROOT / "training"))
     return importlib.import_module("publish").main
+
+
+def test_where_a_pipeline_was_loaded_from_stays_private(tmp_path):
+    secret = tmp_path / "somebody"
+    tiny_pipeline().save_pretrained(secret)
+    MedSegLatDiffPipeline.from_pretrained(secret).save_pretrained(tmp_path / "again")
+    stage(tmp_path / "again", "tester/name", "model", tmp_path / "staged")
+    texts = {path: path.read_text() for path in (tmp_path / "staged").rglob("*.json")}
+    assert len(texts) >= 5 and not any("somebody" in text for text in texts.values())
+    assert "somebody" in (tmp_path / "again" / "model_index.json").read_text()
+    MedSegLatDiffPipeline.from_pretrained(tmp_path / "staged")
 
 
 def test_dry_run_writes_the_card_and_uploads_nothing(hub, folder, command, capsys):  # noqa: F811

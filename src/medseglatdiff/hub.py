@@ -120,7 +120,8 @@ def folder_card(folder: Path, repo_id: str) -> ModelCard:
 def stage(folder: Path, repo_id: str, repo_type: str, target: Path):
     """Copies to `target` what a repository will hold.
 
-    A pipeline gets its card and the shim for plain diffusers; in a Space's README the namespace replaces ORG.
+    A pipeline gets its card and the shim for plain diffusers, and loses the local path that diffusers keeps of where
+    it was loaded from; in a Space's README the namespace replaces ORG.
     """
     shutil.copytree(folder, target, ignore=shutil.ignore_patterns(*UNPUBLISHED))
     readme = target / "README.md"
@@ -129,6 +130,10 @@ def stage(folder: Path, repo_id: str, repo_type: str, target: Path):
     else:
         readme.write_text(str(folder_card(target, repo_id)), "utf-8")
         (target / "pipeline.py").write_text(PIPELINE_SHIM, "utf-8")
+        for path in [target / "model_index.json", *target.glob("*/config.json")]:
+            config = json.loads(path.read_text("utf-8"))
+            config.pop("_name_or_path", None)
+            path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
 
 def publish(
