@@ -1,7 +1,8 @@
 """Trains one baseline for a given core time, on the batches that a pipeline of the same preset sees.
 
-Of ten looks at the validation split the averaged weights with the best Dice are kept. Each look and every five minutes
-leave a checkpoint: an interrupted training goes on from it, and a finished one is not trained again.
+Of ten looks at the validation split the averaged weights with the best score are kept: Dice of a network of one mask,
+generalised energy distance of one that draws, as the pipeline's own stages are judged. Each look leaves a checkpoint,
+and so does every fifth minute: an interrupted training goes on from it, and a finished one is not trained again.
 """
 
 import math
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 from medseglatdiff.augmentation import dihedral, undo_dihedral
 from medseglatdiff.data import SegmentationSplit, rows_at, seeded_generator
-from medseglatdiff.metrics import dice
+from medseglatdiff.metrics import dice, generalized_energy_distance
 
 LEARNING_RATE, LOOKS, SYMMETRIES = 1e-3, 10, 8
 SAVE_SECONDS = 300  # of core time
@@ -39,23 +40,31 @@ def draw_views(networks: list[Baseline], pixels: torch.Tensor, count: int) -> to
 
 
 def validate(network: Baseline, split: SegmentationSplit, count: int) -> float:
-    """Mean Dice against the raters' majority of the first `count` rows in a fixed random order, one view each."""
+    """Mean score, higher is better, over the first `count` rows in a fixed random order.
+
+    Of one mask, of a single view: Dice against the raters' majority. Of a network that draws: minus the generalised
+    energy distance of `SYMMETRIES` draws from the raters.
+    """
     rows = torch.randperm(len(split), generator=seeded_generator(0))[:count].tolist()
     scores = []
     for row in rows:
-        majority = (split.raters(row) > 0).float().mean(dim=0) >= 0.5  # [S, S]
-        scores.append(dice((draw_views([network], split.pixels([row]), 1)[0] >= 0.5).numpy(), majority.numpy()))
+        raters = split.raters(row).numpy() > 0  # [R, S, S]
+        masks = draw_views([network], split.pixels([row]), SYMMETRIES if network.random else 1).numpy() >= 0.5
+        if network.random:
+            scores.append(-generalized_energy_distance(masks, raters))
+        else:
+            scores.append(dice(masks[0], raters.mean(axis=0) >= 0.5))
     return float(np.mean(scores))
 
 
 def look(network: Baseline, ema: EMAModel, progress: dict, validation: SegmentationSplit, count: int) -> float:
-    """Validates the averaged weights, which `progress` keeps if none before had a better Dice."""
+    """Validates the averaged weights, which `progress` keeps if none before had a better score."""
     network.eval()
     ema.store(network.parameters())
     ema.copy_to(network.parameters())
     score = validate(network, validation, count)
-    if score > progress["validation_dice"]:
-        progress |= {"validation_dice": score, "best_step": progress["steps"]}
+    if score > progress["validation_score"]:
+        progress |= {"validation_score": score, "best_step": progress["steps"]}
         progress["weights"] = {name: value.clone() for name, value in network.state_dict().items()}
     ema.restore(network.parameters())
     network.train()
@@ -74,7 +83,7 @@ def save(checkpoint: Path, progress: dict, **parts: nn.Module):
 def load(checkpoint: Path, **parts: nn.Module) -> dict:
     """Puts the parts back as they were saved; returns the progress, a new one where there is no checkpoint yet."""
     if not checkpoint.exists():
-        return {"steps": 0, "core_seconds": 0.0, "looks": 0, "validation_dice": -1.0, "best_step": 0}
+        return {"steps": 0, "core_seconds": 0.0, "looks": 0, "validation_score": -math.inf, "best_step": 0}
     state = torch.load(checkpoint, weights_only=True)
     for name, part in parts.items():
         part.load_state_dict(state[name])
@@ -124,7 +133,7 @@ def fit(
         if due > progress["looks"]:
             progress["looks"] = due
             score = look(network, ema, progress, validation, config.validation_images)
-            bar.set_postfix(loss=loss.item(), dice=score)
+            bar.set_postfix(loss=loss.item(), score=score)
             save(checkpoint, progress, **parts)
         elif progress["core_seconds"] // SAVE_SECONDS > spent // SAVE_SECONDS:
             save(checkpoint, progress, **parts)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from baseline_networks import NETWORKS, Baseline
 
-from medseglatdiff.data import load_split
+from medseglatdiff.data import SegmentationSplit, load_split
 from medseglatdiff.phantom import phantom_rows
 
 
@@ -81,7 +81,27 @@ def test_training_keeps_the_best_weights_of_its_looks(split, tmp_path):
     network = NETWORKS["dynunet"](1)
     training = baseline_training.fit(network, CONFIG, split, split, 2.0, 0, tmp_path / "checkpoint.pt")
     assert training["steps"] >= training["best_step"] >= 1
-    assert baseline_training.validate(network, split, 4) == training["validation_dice"]
+    assert baseline_training.validate(network, split, 4) == training["validation_score"]
+
+
+class Recited(Baseline):
+    """Draws the raters' masks in turn, whatever the image: one look each."""
+
+    random = True
+
+    def __init__(self, raters: torch.Tensor):
+        super().__init__()
+        self.raters = itertools.cycle(raters.float())
+
+    def draw(self, images):
+        return next(self.raters)[None]
+
+
+def test_networks_that_draw_are_judged_by_their_distance_from_the_raters(split):
+    one = SegmentationSplit(split.images[:1], torch.ones(4, 64, 64, dtype=torch.uint8), torch.tensor([0, 4]), 1)
+    one.labels[0] = one.labels[1] = 0  # two of four raters marked nothing: no view can change either mask
+    assert baseline_training.validate(Recited(one.raters(0)), one, 1) == pytest.approx(0)
+    assert baseline_training.validate(Recited(one.raters(0)[2:]), one, 1) == pytest.approx(-0.5)  # 2 * 1/2 - 0 - 1/2
 
 
 class Interrupted:
@@ -128,4 +148,4 @@ def test_training_goes_on_from_its_checkpoint_and_ends_once(
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     assert train(split, "resumed.pt", again) == uninterrupted  # which trains nothing
-    assert baseline_training.validate(again, split, 4) == uninterrupted["validation_dice"]
+    assert baseline_training.validate(again, split, 4) == uninterrupted["validation_score"]
