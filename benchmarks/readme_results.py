@@ -114,8 +114,9 @@ def dataset_section(dataset: str) -> list[str]:
     steps = results["num_inference_steps"]
     training = read(f"pipelines/medseglatdiff-{dataset}/training.json")
     protocol = f"this split; trained {stage_minutes(training)}"
-    if training["config"]["start_from"]:
-        protocol += f", those of {Path(training['config']['start_from']).name} included, from whose weights it starts"
+    start = Path(training["config"]["start_from"] or "").name
+    if start not in ("", f"medseglatdiff-{dataset}"):
+        protocol += f", those of {start} included, from whose weights it starts"
     chosen = results.get("num_candidates", 0) > results["num_masks"]  # older results are of masks as drawn
     candidates = f", chosen from {results['num_candidates']}" if chosen else ""
     rows = [[f"**medseglatdiff, {steps} steps{candidates}**", *cells(results["metrics"], names, True), protocol]]
