@@ -118,9 +118,9 @@ def whole_runs_section() -> list[str]:
     what = (
         f"{first['num_images']} images of {first['num_groups']} groups of the validation split, "
         f"{first['num_masks']} masks chosen from {first['num_candidates']}, {first['num_inference_steps']} steps, as "
-        f"measured by {commands}. The pipelines are of `lidc_idri.json` (with `lidc_idri_decoder.json` after it) and of "
-        "`lidc_idri_imagenet.json`, one run each, and the mean (`training/average.py`) of two runs of "
-        "`lidc_idri_more.json` from the first one's weights (with the decoder as it was before), of 160 and 2,000 steps "
+        f"measured by {commands}. The pipelines are of `lidc_idri.json` (with `lidc_idri_decoder.json` after it) and "
+        "of `lidc_idri_imagenet.json`, one run each, and the mean (`training/average.py`) of two runs of "
+        "`lidc_idri_more.json` from the first one's weights (with the decoder as it was before), 160 and 2,000 steps "
         "(the longer one's first 500 with the learning rates of a run of 2,400, its first 1,600 validated on 128 "
         "images). The second differs from the first in its steps, learning rate and foreground weight, too. It ran on "
         "two processes, of which its first two stages counted one: their core time was doubled afterwards."
