@@ -180,6 +180,6 @@ def test_card_numbers_come_from_the_results_file():
         ged, hm_iou = (results["degenerate"][name][metric]["value"] for metric in ("ged", "hm_iou"))
         assert f"| {label} | {ged:.3f} | {hm_iou:.3f} |".replace(" 0.", " .") in card
     for entry in json.loads((FOLDER.parents[1] / "benchmarks" / "published.json").read_text())["lidc-idri"]:
-        quoted = f"{entry['method']} {entry['ged']:.3f} ({entry['hm_iou']:.3f})".replace("0.", ".")
-        assert quoted in " ".join(card.split())
+        quoted = f"{entry['method']} {entry['ged']:.3f}" + (f" ({entry['hm_iou']:.3f}" if "hm_iou" in entry else "")
+        assert quoted.replace("0.", ".") in " ".join(card.split())
     assert f"{results['num_images']:,} slices of {results['num_groups']} patients" in card
