@@ -148,6 +148,9 @@ def mask_autoencoder() -> list[str]:
     """What the reconstruction loss does to masks of few pixels."""
     results, published = read("benchmarks/mask_autoencoder.json"), read("benchmarks/mask_autoencoder_published.json")
     (own,) = published["variants"].values()
+    training = read("pipelines/medseglatdiff-lidc-idri/training.json")
+    first = training["stages"]["mask_vae"]["other_settings"]["foreground_weight"]
+    last = training["config"]["foreground_weight"]  # the mask decoder's, the last stage
     assert own["all"]["masks"] == next(iter(results["variants"].values()))["all"]["masks"], "measured on other masks"
     measured = results["variants"] | {"**the published pipeline's**": own}
     rows = [
@@ -158,9 +161,8 @@ def mask_autoencoder() -> list[str]:
     what = (
         f"The mask autoencoder alone, on the {own['all']['masks']} non-empty masks of the LIDC-IDRI "
         f"{results['split']} split, after {results['steps']} steps with each loss (seed {results['seed']}; `python "
-        "benchmarks/mask_autoencoder.py`). The published pipeline's was trained with weight 2, then its decoder alone "
-        "with weight 5 (its card tells the steps; "
-        f"`{published['command']}`):"
+        f"benchmarks/mask_autoencoder.py`). The published pipeline's was trained with weight {first:g}, then "
+        f"its decoder alone with weight {last:g} (its card tells the steps; `{published['command']}`):"
     )
     head = ["loss", "Dice", "IoU", "Dice, <= 16 px", "missed, <= 16 px", "missed, <= 64 px"]
     return [what, "", *table(head, rows)]
