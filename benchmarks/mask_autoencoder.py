@@ -29,7 +29,7 @@ from tqdm import tqdm
 from train import train_autoencoder
 
 from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffVAE
-from medseglatdiff.data import load_split, one_hot, open_split, seeded_generator
+from medseglatdiff.data import SegmentationSplit, load_split, one_hot, open_split, seeded_generator
 from medseglatdiff.metrics import dice, iou
 
 ROOT = script_paths.ROOT
@@ -69,11 +69,18 @@ def train(variant: str, seed: int, splits: tuple, options: argparse.Namespace) -
     return train_autoencoder(MaskAutoencoderStage(config, *splits), config, options.steps).eval()
 
 
-def autoencoders(options: argparse.Namespace, splits: tuple) -> Iterator[tuple[str, Iterator[MedSegLatDiffVAE]]]:
+def load(options: argparse.Namespace, split: str) -> SegmentationSplit:
+    """The split as the preset's networks see it."""
+    config = parse_config(["--config", str(options.config)])
+    return load_split(open_split(options.dataset, split), config.num_channels, config.sample_size)
+
+
+def autoencoders(options: argparse.Namespace) -> Iterator[tuple[str, Iterator[MedSegLatDiffVAE]]]:
     """What is to be measured: labels and the autoencoders of each, trained as they are asked for."""
     if options.pipeline:
         yield options.pipeline.name, iter([MedSegLatDiffPipeline.from_pretrained(options.pipeline).mask_vae])
         return
+    splits = tuple(load(options, split) for split in TRAINED_ON)
     for variant in options.variants:
         seeds = range(options.seed, options.seed + options.runs)
         yield VARIANTS[variant][0], (train(variant, seed, splits, options) for seed in seeds)
@@ -132,12 +139,8 @@ def main():
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
     options = parser.parse_args()
     # 1. every rater's non-empty mask of the split, or a random choice of them
-    config = parse_config(["--config", str(options.config)])
-    shape = (config.num_channels, config.sample_size)
-    *splits, measured = (
-        load_split(open_split(options.dataset, name), *shape) for name in (*TRAINED_ON, options.split)
-    )
-    masks = measured.labels[measured.labels.flatten(1).sum(dim=1) > 0]  # [N, S, S]
+    labels = load(options, options.split).labels
+    masks = labels[labels.flatten(1).sum(dim=1) > 0]  # [N, S, S]
     masks = masks[torch.randperm(len(masks), generator=seeded_generator(0))[: options.limit]]  # [n, S, S]
     # 2. train and measure each variant
     results = {"command": f"python benchmarks/mask_autoencoder.py {shlex.join(sys.argv[1:])}"}
@@ -145,7 +148,7 @@ def main():
     results |= {"averaging": "mean over non-empty masks of all raters", "variants": {}}
     if not options.pipeline:
         results |= {name: getattr(options, name) for name in ("steps", "batch_size", "seed", "runs")}
-    for label, models in autoencoders(options, splits):
+    for label, models in autoencoders(options):
         tables = [measure(reconstruct(vae, masks), masks.numpy() > 0) for vae in models]
         results["variants"][label] = over_runs(tables)
         for stratum, row in results["variants"][label].items():

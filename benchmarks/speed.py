@@ -55,7 +55,7 @@ def measure_training(options: argparse.Namespace) -> dict:
     """Images per second of one stage's forward pass, backward pass and optimiser step, batches included."""
     from autoencoders import ImageAutoencoderStage, MaskAutoencoderStage
     from config import parse_config
-    from denoiser import DenoiserStage, untrained_pipeline
+    from denoiser import DenoiserStage
     from energy import EnergyStage
 
     from medseglatdiff import MedSegLatDiffPipeline
@@ -63,12 +63,12 @@ def measure_training(options: argparse.Namespace) -> dict:
 
     config = parse_config(["--config", str(options.config)])
     split = load_split(open_split("phantom", "train", config.sample_size), config.num_channels, config.sample_size)
-    mask_stage, image_stage = MaskAutoencoderStage(config, split, split), ImageAutoencoderStage(config, split, split)
-    stage = {"mask_vae": mask_stage, "image_vae": image_stage}.get(options.measure)
-    if options.measure == "energy":
-        stage = EnergyStage(config, split, split, MedSegLatDiffPipeline.from_pretrained(options.pipeline))
-    elif stage is None:
-        stage = DenoiserStage(config, split, split, untrained_pipeline(config, mask_stage.module, image_stage.module))
+    if options.measure in ("unet", "energy"):
+        stage_class = {"unet": DenoiserStage, "energy": EnergyStage}[options.measure]
+        stage = stage_class(config, split, split, MedSegLatDiffPipeline.from_pretrained(options.pipeline))
+    else:
+        stage_class = {"mask_vae": MaskAutoencoderStage, "image_vae": ImageAutoencoderStage}[options.measure]
+        stage = stage_class(config, split, split)
     parameters = [parameter for parameter in stage.module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters)
     stage.module.train()

@@ -24,10 +24,19 @@ class MaskAutoencoderStage(Stage):
 
     name, salt = "mask_vae", 1
 
-    def __init__(self, config: Config, train: SegmentationSplit, validation: SegmentationSplit):
+    def __init__(
+        self,
+        config: Config,
+        train: SegmentationSplit,
+        validation: SegmentationSplit,
+        vae: MedSegLatDiffVAE | None = None,
+    ):
+        """Trains `vae` on, or a new one of the configured shape."""
         super().__init__(config, train, validation)
         channels = 1 + config.num_classes
-        self.module = self.vae = MedSegLatDiffVAE(in_channels=channels, out_channels=channels, **config.mask_vae)
+        if vae is None:
+            vae = MedSegLatDiffVAE(in_channels=channels, out_channels=channels, **config.mask_vae)
+        self.module = self.vae = vae
         self.class_weights = torch.tensor([1.0] + [config.foreground_weight or 1.0] * config.num_classes)
         if config.foreground_weight is None:
             self.class_weights = class_weights_from_frequencies(train.labels.flatten().bincount(minlength=channels))
@@ -98,8 +107,7 @@ class MaskDecoderStage(MaskAutoencoderStage):
         self, config: Config, train: SegmentationSplit, validation: SegmentationSplit, pipeline: MedSegLatDiffPipeline
     ):
         check_start(pipeline, config)
-        super().__init__(config, train, validation)
-        self.vae = pipeline.mask_vae
+        super().__init__(config, train, validation, pipeline.mask_vae)
         self.module = MaskDecoder(self.vae)
 
     def loss(self, module: nn.Module, positions: Sequence[int], device: torch.device) -> torch.Tensor:
