@@ -27,8 +27,8 @@ SHOWN = {
     "cvc-clinicdb": ("dice", "iou", "aurc", "aurc_disagreement", "ece_band"),
     "isic2018": ("dice", "iou", "aurc", "aurc_disagreement", "ece_band"),
 }
-# of predictors whose masks differ: one mask disagrees with none, and a soft map is uncertain of every pixel
-OWN = ("aurc_disagreement", "diversity_ratio", "ece_band")
+# baselines show all but these: one mask disagrees with none, and a mean of probabilities is uncertain of every pixel
+OF_SEVERAL, OF_SHARES = ("aurc_disagreement", "diversity_ratio"), "ece_band"
 PLOTS = {
     "samples": "Dice and GED of the first so many masks of each image",
     "reliability": "How often readers marked a pixel, by the model's confidence",
@@ -126,7 +126,8 @@ def dataset_section(dataset: str) -> list[str]:
     for entry in baselines(dataset):
         assert entry["data_fingerprint"] == results["data_fingerprint"], f"{entry['network']} saw other test images"
         label, time = LABELS[entry["network"]], core_minutes(entry["training"])
-        metrics = {name: value for name, value in entry["metrics"].items() if several_masks(entry) or name not in OWN}
+        left_out = [OF_SHARES, *(() if several_masks(entry) else OF_SEVERAL)]
+        metrics = {name: value for name, value in entry["metrics"].items() if name not in left_out}
         rows.append([label, *cells(metrics, names, interval=True), f"this split; trained {time}"])
     for name in ("majority", "random_rater", "always_empty"):
         if name in results["degenerate"]:
@@ -139,7 +140,8 @@ def dataset_section(dataset: str) -> list[str]:
     what = (
         f"Test split, {results['num_images']} images{groups}, {results['num_masks']} masks each, seed "
         f"{results['seed']}; means over images with 95 % intervals. What only masks that differ have stays empty for "
-        "networks of one mask."
+        "networks of one mask; the calibration error stays empty for the baselines, whose confidence is a mean of "
+        "probabilities, uncertain of every pixel."
     )
     return [f"### {TITLES[dataset]}", "", what, "", *table(["method", *map(COLUMNS.get, names), "measured on"], rows)]
 
