@@ -7,6 +7,7 @@ The same batches, augmentation, validation rows, test images, metrics and symmet
 Time is that of this process on its cores, as the `cpu_hours` of a pipeline's training.json. Threads that wait for one
 another count too: beside other work, train with `OMP_NUM_THREADS=1`. `--members 4` shares the minutes among four
 networks from different seeds: an ensemble. `--monte-carlo` measures the same trained network with its dropout left on.
+The consensus of a network that draws takes what mean probability the validation split chose, by calibrate.py's rule.
 Interrupted, training goes on from its last checkpoint in outputs/baselines/. Results:
 `benchmarks/baselines/DATASET-NETWORK.json`; where that file exists nothing is done.
 """
@@ -22,32 +23,57 @@ import script_paths
 import torch
 from baseline_networks import NETWORKS, Baseline
 from baseline_training import CHECKPOINTS, SYMMETRIES, draw_views, fit
+from calibrate import choose_number
 from config import Config, parse_config
 from provenance import git_commit, hardware, versions
 from tqdm import tqdm
 
 from medseglatdiff.aggregation import binary_entropy
 from medseglatdiff.data import load_split, open_split
-from medseglatdiff.evaluation import measure_row
+from medseglatdiff.evaluation import measure_row, read_raters
 from medseglatdiff.images import preprocess, resize_probabilities
+from medseglatdiff.metrics import dice
 from medseglatdiff.summary import summarize
 
 ROOT = script_paths.ROOT
+CALIBRATED_ON = 300  # rows of the validation split
 
 
-def predict(networks: list[Baseline], row: dict, config: Config, num_masks: int) -> tuple:
+def draws(networks: list[Baseline]) -> bool:
+    """Whether their masks of an image differ."""
+    return networks[0].random or len(networks) > 1
+
+
+def predict(networks: list[Baseline], row: dict, config: Config, num_masks: int, threshold: float) -> tuple:
     """(masks, confidence, uncertainty, consensus) of a row, as the pipeline returns them.
 
     The confidence is the mean probability. A network that draws nothing gives its one mask `num_masks` times.
     """
-    random = networks[0].random or len(networks) > 1
+    random = draws(networks)
     pixels, (size,) = preprocess([row["image"]], config.num_channels, config.sample_size, config.stretch)
     drawn = draw_views(networks, pixels, num_masks if random else max(SYMMETRIES, len(networks)))  # [n, S, S]
     drawn = resize_probabilities(drawn[:, None], size)[:, 0]  # [n, H, W]
     confidence = drawn.mean(dim=0).clamp(0, 1)  # [H, W]
-    consensus = confidence >= 0.5  # [H, W]
+    consensus = confidence >= threshold  # [H, W]
     masks = drawn >= 0.5 if random else consensus[None].expand(num_masks, -1, -1)  # [M, H, W]
     return tuple(value.numpy() for value in (masks, confidence, binary_entropy(confidence), consensus))
+
+
+def choose_threshold(networks: list[Baseline], config: Config, num_masks: int) -> float:
+    """Least mean probability of the consensus, chosen on the validation split as calibrate.py chooses the pipeline's
+    among 1, 2, ... of `num_masks`; one half for a network that draws nothing."""
+    if not draws(networks):
+        return 0.5
+    rows = open_split(config.dataset, "validation")
+    thresholds = np.arange(1, num_masks + 1) / num_masks  # [M]
+    scores, non_empty, groups = [], [], []
+    for index in tqdm(np.random.default_rng(1).permutation(len(rows))[:CALIBRATED_ON].tolist(), desc="threshold"):
+        reference = read_raters(rows[index]).mean(axis=0) >= 0.5  # [H, W]
+        _, confidence, *_ = predict(networks, rows[index], config, num_masks, 0.5)  # [H, W]
+        scores.append([dice(confidence >= threshold, reference) for threshold in thresholds])
+        non_empty.append(reference.any())
+        groups.append(rows[index]["group_id"])
+    return float(thresholds[choose_number(np.array(scores), np.array(non_empty), groups) - 1])
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -87,15 +113,17 @@ def main():
         if options.monte_carlo:
             networks[-1].leave_dropout_on()
     # 2. measure
+    threshold = choose_threshold(networks, config, options.num_masks)
     rows = open_split(config.dataset, options.split)
     chosen = np.sort(np.random.default_rng(options.seed).permutation(len(rows))[: options.limit])
     measured = []
     for index in tqdm(chosen.tolist(), desc="measure"):
-        prediction = predict(networks, rows[index], config, options.num_masks)
+        prediction = predict(networks, rows[index], config, options.num_masks, threshold)
         measured.append(measure_row(rows[index], options.num_masks, options.seed, prediction))
     # 3. write
     results = {"command": f"python benchmarks/baselines.py {shlex.join(sys.argv[1:])}", "network": name}
     results |= {"dataset": config.dataset, "split": options.split, "limit": options.limit, "training": training}
+    results["threshold"] = threshold
     results["parameters"] = sum(p.numel() for network in networks for p in network.parameters())
     results |= summarize(measured, options.num_masks, options.seed)
     results |= {"device": hardware(), "versions": versions(), "git_commit": git_commit()}

@@ -62,10 +62,37 @@ def test_prediction_turns_every_view_back():
     pixels[8:16, 40:60] = 255
     row = {"image": PIL.Image.fromarray(pixels)}
     config = baselines.Config(sample_size=64)
-    masks, confidence, uncertainty, consensus = baselines.predict([Threshold()], row, config, 5)
+    masks, confidence, uncertainty, consensus = baselines.predict([Threshold()], row, config, 5, 0.5)
     assert masks.shape == (5, 64, 64) and confidence.dtype == np.float32
     assert (consensus == (pixels > 0)).all() and (masks == consensus).all() and (confidence == consensus).all()
     assert not uncertainty.any()
+
+
+class Hesitant(Threshold):
+    """Sees in every third draw only what is there."""
+
+    random = True
+
+    def __init__(self):
+        super().__init__()
+        self.calls = itertools.count()
+
+    def draw(self, images):
+        return super().draw(images) * (next(self.calls) % 3 == 0)
+
+
+def test_the_consensus_of_networks_that_draw_takes_the_threshold_of_the_validation_split(monkeypatch):
+    pixels = np.zeros((64, 64), np.uint8)
+    pixels[8:16, 40:60] = 255
+    picture = PIL.Image.fromarray(pixels)
+    rows = [{"image": picture, "masks": [picture], "image_id": str(n), "group_id": str(n)} for n in range(12)]
+    monkeypatch.setattr(baselines, "open_split", lambda dataset, split: rows if split == "validation" else [])
+    config = baselines.Config(sample_size=64)
+    assert baselines.choose_threshold([Threshold()], config, 6) == 0.5
+    threshold = baselines.choose_threshold([Hesitant()], config, 6)
+    assert 0 < threshold <= 2 / 6  # two of six draws hold the lesion
+    *_, consensus = baselines.predict([Hesitant()], rows[0], config, 6, threshold)
+    assert (consensus == (pixels > 0)).all()
 
 
 @pytest.fixture
