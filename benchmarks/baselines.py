@@ -30,13 +30,13 @@ from tqdm import tqdm
 
 from medseglatdiff.aggregation import binary_entropy
 from medseglatdiff.data import load_split, open_split
-from medseglatdiff.evaluation import measure_row, read_raters
+from medseglatdiff.evaluation import measure_row, noise_seed, read_raters
 from medseglatdiff.images import preprocess, resize_probabilities
 from medseglatdiff.metrics import dice
 from medseglatdiff.summary import summarize
 
 ROOT = script_paths.ROOT
-CALIBRATED_ON = 300  # rows of the validation split
+CALIBRATED_ON, CALIBRATION_SEED = 300, 1  # rows of the validation split, and the seed that chooses them
 
 
 def draws(networks: list[Baseline]) -> bool:
@@ -44,11 +44,13 @@ def draws(networks: list[Baseline]) -> bool:
     return networks[0].random or len(networks) > 1
 
 
-def predict(networks: list[Baseline], row: dict, config: Config, num_masks: int, threshold: float) -> tuple:
+def predict(networks: list[Baseline], row: dict, config: Config, num_masks: int, threshold: float, seed: int) -> tuple:
     """(masks, confidence, uncertainty, consensus) of a row, as the pipeline returns them.
 
-    The confidence is the mean probability. A network that draws nothing gives its one mask `num_masks` times.
+    The confidence is the mean probability. A network that draws nothing gives its one mask `num_masks` times. What is
+    drawn depends on the row and the seed alone.
     """
+    torch.manual_seed(noise_seed(row["image_id"], seed))  # dropout and `Normal.sample` take no generator
     random = draws(networks)
     pixels, (size,) = preprocess([row["image"]], config.num_channels, config.sample_size, config.stretch)
     drawn = draw_views(networks, pixels, num_masks if random else max(SYMMETRIES, len(networks)))  # [n, S, S]
@@ -66,10 +68,11 @@ def choose_threshold(networks: list[Baseline], config: Config, num_masks: int) -
         return 0.5
     rows = open_split(config.dataset, "validation")
     thresholds = np.arange(1, num_masks + 1) / num_masks  # [M]
+    chosen = np.random.default_rng(CALIBRATION_SEED).permutation(len(rows))[:CALIBRATED_ON]
     scores, non_empty, groups = [], [], []
-    for index in tqdm(np.random.default_rng(1).permutation(len(rows))[:CALIBRATED_ON].tolist(), desc="threshold"):
+    for index in tqdm(chosen.tolist(), desc="threshold"):
         reference = read_raters(rows[index]).mean(axis=0) >= 0.5  # [H, W]
-        _, confidence, *_ = predict(networks, rows[index], config, num_masks, 0.5)  # [H, W]
+        _, confidence, *_ = predict(networks, rows[index], config, num_masks, 0.5, CALIBRATION_SEED)  # [H, W]
         scores.append([dice(confidence >= threshold, reference) for threshold in thresholds])
         non_empty.append(reference.any())
         groups.append(rows[index]["group_id"])
@@ -118,7 +121,7 @@ def main():
     chosen = np.sort(np.random.default_rng(options.seed).permutation(len(rows))[: options.limit])
     measured = []
     for index in tqdm(chosen.tolist(), desc="measure"):
-        prediction = predict(networks, rows[index], config, options.num_masks, threshold)
+        prediction = predict(networks, rows[index], config, options.num_masks, threshold, options.seed)
         measured.append(measure_row(rows[index], options.num_masks, options.seed, prediction))
     # 3. write
     results = {"command": f"python benchmarks/baselines.py {shlex.join(sys.argv[1:])}", "network": name}

@@ -60,12 +60,23 @@ class Threshold(Baseline):
 def test_prediction_turns_every_view_back():
     pixels = np.zeros((64, 64), np.uint8)
     pixels[8:16, 40:60] = 255
-    row = {"image": PIL.Image.fromarray(pixels)}
+    row = {"image": PIL.Image.fromarray(pixels), "image_id": "bright"}
     config = baselines.Config(sample_size=64)
-    masks, confidence, uncertainty, consensus = baselines.predict([Threshold()], row, config, 5, 0.5)
+    masks, confidence, uncertainty, consensus = baselines.predict([Threshold()], row, config, 5, 0.5, seed=0)
     assert masks.shape == (5, 64, 64) and confidence.dtype == np.float32
     assert (consensus == (pixels > 0)).all() and (masks == consensus).all() and (confidence == consensus).all()
     assert not uncertainty.any()
+
+
+def test_draws_depend_on_the_row_and_the_seed_alone():
+    torch.manual_seed(0)
+    network, config = NETWORKS["conditional_vae"](1).eval(), baselines.Config(sample_size=64)
+    rows = [{"image": PIL.Image.new("L", (64, 64), 90), "image_id": name} for name in "ab"]
+    with torch.no_grad():
+        network.combine[-1].weight *= 100  # untrained, its draws hardly differ
+        first, other, again = (baselines.predict([network], rows[n], config, 8, 0.5, seed=0)[1] for n in (0, 1, 0))
+        reseeded = baselines.predict([network], rows[0], config, 8, 0.5, seed=1)[1]
+    assert (first == again).all() and (first != other).any() and (first != reseeded).any()
 
 
 class Hesitant(Threshold):
@@ -91,7 +102,7 @@ def test_the_consensus_of_networks_that_draw_takes_the_threshold_of_the_validati
     assert baselines.choose_threshold([Threshold()], config, 6) == 0.5
     threshold = baselines.choose_threshold([Hesitant()], config, 6)
     assert 0 < threshold <= 2 / 6  # two of six draws hold the lesion
-    *_, consensus = baselines.predict([Hesitant()], rows[0], config, 6, threshold)
+    *_, consensus = baselines.predict([Hesitant()], rows[0], config, 6, threshold, seed=0)
     assert (consensus == (pixels > 0)).all()
 
 
