@@ -58,8 +58,12 @@ class PretrainedUNet(Baseline):
 
 
 def dynamic_unet(in_channels: int, out_channels: int, dropout: float = 0.0) -> DynUNet:
-    """nnU-Net's architecture (MONAI's DynUNet) of five levels, half as wide as nnU-Net's own to suit a CPU."""
-    return DynUNet(
+    """nnU-Net's architecture (MONAI's DynUNet) of five levels, half as wide as nnU-Net's own to suit a CPU.
+
+    Dropout acts in the innermost blocks alone, as in the best variant of Bayesian SegNet (Kendall et al. 2015, arXiv
+    1511.02680): MONAI puts it everywhere, onto the logits too.
+    """
+    network = DynUNet(
         spatial_dims=2,
         in_channels=in_channels,
         out_channels=out_channels,
@@ -69,10 +73,16 @@ def dynamic_unet(in_channels: int, out_channels: int, dropout: float = 0.0) -> D
         filters=[16, 32, 64, 128, 256],
         dropout=("dropout", {"p": dropout}) if dropout else None,
     )
+    inner = (network.downsamples[-1], network.bottleneck, network.upsamples[0])
+    kept = {module for block in inner for module in block.modules()}
+    for module in network.modules():
+        if isinstance(module, nn.Dropout) and module not in kept:
+            module.p = 0.0
+    return network
 
 
 class DynamicUNet(Baseline):
-    """nnU-Net's architecture, trained with dropout."""
+    """nnU-Net's architecture, trained with dropout in its innermost blocks."""
 
     def __init__(self, in_channels: int):
         super().__init__()

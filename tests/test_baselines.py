@@ -35,6 +35,7 @@ def test_draws_differ_once_dropout_is_left_on():
         assert torch.equal(network.draw(images), network.draw(images))
         network.leave_dropout_on()
         assert network.random and not torch.equal(network.draw(images), network.draw(images))
+        assert network(images).count_nonzero() == 2 * 64 * 64  # no logit is dropped itself
 
 
 def test_loss_falls_on_one_batch(network):
