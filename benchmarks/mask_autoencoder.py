@@ -3,7 +3,7 @@
     python benchmarks/mask_autoencoder.py
     python benchmarks/mask_autoencoder.py --variants weight-1 weight-2 weight-10 mse dice --runs 3 --steps 400 \\
         --out benchmarks/ablations/mask-autoencoder-lidc-idri.json
-    python benchmarks/mask_autoencoder.py --pipeline pipelines/medseglatdiff-lidc-idri \
+    python benchmarks/mask_autoencoder.py --pipeline pipelines/medseglatdiff-lidc-idri \\
         --out benchmarks/mask_autoencoder_published.json
 
 Trains each variant for the same steps from the same seeds with `training/train.py`, then reconstructs every non-empty

@@ -63,12 +63,12 @@ def measure_training(options: argparse.Namespace) -> dict:
 
     config = parse_config(["--config", str(options.config)])
     split = load_split(open_split("phantom", "train", config.sample_size), config.num_channels, config.sample_size)
-    if options.measure in ("unet", "energy"):
-        stage_class = {"unet": DenoiserStage, "energy": EnergyStage}[options.measure]
-        stage = stage_class(config, split, split, MedSegLatDiffPipeline.from_pretrained(options.pipeline))
-    else:
-        stage_class = {"mask_vae": MaskAutoencoderStage, "image_vae": ImageAutoencoderStage}[options.measure]
+    if options.measure in ("mask_vae", "image_vae"):
+        stage_class = MaskAutoencoderStage if options.measure == "mask_vae" else ImageAutoencoderStage
         stage = stage_class(config, split, split)
+    else:
+        stage_class = DenoiserStage if options.measure == "unet" else EnergyStage
+        stage = stage_class(config, split, split, MedSegLatDiffPipeline.from_pretrained(options.pipeline))
     parameters = [parameter for parameter in stage.module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters)
     stage.module.train()
