@@ -60,7 +60,7 @@ def plot_risk_coverage():
             curve = results["curves"]["risk_coverage_disagreement" if several_masks(results) else "risk_coverage"]
             (named[label],) = axes.plot(curve["coverage"], curve["risk"], color=colour, ls=dash)
         axes.set(title=name, xlabel="share of images kept", ylabel="mean error (1 - Dice)", ylim=(0, None))
-    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=4)
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=3)
     return figure
 
 
