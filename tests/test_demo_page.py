@@ -28,13 +28,17 @@ pytestmark = pytest.mark.skipif(not CHROMIUM and not os.environ.get("CI"), reaso
 
 @pytest.fixture(scope="module")
 def gate() -> threading.Event:
-    """Until it is set, the model `slow` stands still."""
-    return threading.Event()
+    """While it is cleared, the model `slow` stands still."""
+    gate = threading.Event()
+    gate.set()
+    return gate
 
 
-@pytest.fixture(autouse=True)
-def nothing_stands_still(gate):
-    yield
+@pytest.fixture
+def closed_gate(gate) -> threading.Event:
+    """Cleared for this test, however many ran before it, and set again after it, however it ended."""
+    gate.clear()
+    yield gate
     gate.set()
 
 
@@ -169,7 +173,7 @@ def test_numbers_out_of_range_are_told(visit, url, number):
     expect(page.get_by_role("alert")).to_contain_text(f"from 1 to 32 for hypotheses; you gave {number}.")
 
 
-def test_a_run_can_be_cancelled(visit, url, gate):
+def test_a_run_can_be_cancelled(visit, url, closed_gate):
     page = visit(url)
     upload(page, "image.png", phantom_png())
     page.get_by_label("Model").click()
@@ -179,7 +183,7 @@ def test_a_run_can_be_cancelled(visit, url, gate):
     with page.expect_response(lambda response: response.url.endswith("/reset")):  # Gradio's last word on the run
         page.locator("#cancel").click()
         expect(page.locator("#status")).to_contain_text(texts.STOPPING)
-        gate.set()  # the model ends the chunk at hand, and nothing of it reaches the page
+        closed_gate.set()  # the model ends the chunk at hand, and nothing of it reaches the page
     expect(page.locator("#status")).to_have_text(texts.STOPPED)
     expect(page.locator("#gallery")).to_be_hidden()
     page.locator("#examples button").nth(1).click()
