@@ -22,6 +22,7 @@ from sampling import CHUNK
 from medseglatdiff.images import load_image
 
 MASKS, STEPS = CHUNK + 2, 2
+TIMEOUT = 15_000  # ms: Playwright's own 5 s are few on a machine that does other things too
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(not CHROMIUM and not os.environ.get("CI"), reason="needs Debian's package chromium")
 
@@ -59,6 +60,7 @@ def url(pipelines, tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser():
     options = ["--no-sandbox", "--disable-background-networking"]
+    expect.set_options(timeout=TIMEOUT)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM or "/usr/bin/chromium", args=options)
         yield browser
@@ -73,7 +75,7 @@ def visit(browser):
     def visit(url: str, width: int = 1280):
         contexts.append(browser.new_context(viewport={"width": width, "height": 844}))
         page = contexts[-1].new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(TIMEOUT)
         page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda r: r.url.startswith((url, "data:", "blob:")) or complaints.append(r.url))
