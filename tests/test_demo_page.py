@@ -98,7 +98,9 @@ def click_example(page, index: int = 1):
 def upload(page, name: str, data: bytes):
     if page.get_by_label("Clear").is_visible():
         page.get_by_label("Clear").click()
-    page.set_input_files("#upload input[type=file]", {"name": name, "mimeType": "image/png", "buffer": data})
+    file = {"name": name, "mimeType": "image/png", "buffer": data}
+    with page.expect_response(lambda response: "/upload" in response.url):
+        page.set_input_files("#upload input[type=file]", file)
 
 
 def own_output(pipelines, image):
@@ -173,6 +175,16 @@ def test_numbers_out_of_range_are_told(visit, url, number):
     page.locator("#masks input").fill(number)
     page.locator("#run").click()
     expect(page.get_by_role("alert")).to_contain_text(f"from 1 to 32 for hypotheses; you gave {number}.")
+
+
+def test_a_late_preview_does_not_wipe_out_what_the_run_said(visit, url):
+    page = visit(url)
+    page.locator("#masks input").fill("0")
+    upload(page, "image.png", phantom_png(2000))
+    page.locator("#run").click()  # the preview of so large a picture is not there yet
+    expect(page.get_by_role("alert")).to_be_visible()
+    page.wait_for_timeout(3000)
+    expect(page.get_by_role("alert")).to_be_visible()
 
 
 def test_a_run_can_be_cancelled(visit, url, closed_gate):

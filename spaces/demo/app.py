@@ -16,6 +16,7 @@ from medseglatdiff import MedSegLatDiffPipeline
 from medseglatdiff.cli import load_pipeline
 
 FOLDER = Path(__file__).parent
+ENABLE, DISABLE = (f"() => ({{__type__: 'update', interactive: {on}}})" for on in ("true", "false"))
 SAMPLING = dict(concurrency_limit=1, concurrency_id="sampling")
 FONT = ["system-ui", "sans-serif"]  # nothing is fetched from elsewhere
 # on phones the results lie below the window
@@ -76,6 +77,18 @@ def connect(handlers: Handlers, inputs: list, examples, run, cancel, status, pic
     example = gr.State()
     chosen = [model, masks, steps]
     examples.select(handlers.choose_example, chosen, [image, *chosen, example], **hidden)
+    # no run before the preview is there: late, it would wipe out what the run has said
+    chosen_image = [image.upload, image.clear]
+    gr.on(chosen_image, None, outputs=run, js=DISABLE, api_visibility="private")
+    previewed = gr.on(
+        chosen_image,
+        handlers.preview,
+        [image, model],
+        [status, picture, column],
+        **hidden,
+        trigger_mode="always_last",
+    )
+    previewed.then(None, outputs=run, js=ENABLE, api_visibility="private")
     sampled = gr.on(  # one event for both triggers: Gradio's page cancels several one after the other, too late
         [run.click, example.change],
         handlers.segment_page,
@@ -90,14 +103,6 @@ def connect(handlers: Handlers, inputs: list, examples, run, cancel, status, pic
     cancel.click(stopping, None, [status, cancel], cancels=sampled, **hidden, queue=False)
     sampled.failure(stopped, None, [status, cancel], **hidden)
     gr.on([run.click, examples.select], fn=None, js=SCROLL, api_visibility="private")
-    gr.on(
-        [image.upload, image.clear],
-        handlers.preview,
-        [image, model],
-        [status, picture, column],
-        **hidden,
-        trigger_mode="always_last",
-    )
     gr.on(
         [threshold.input, outlines.input],
         redraw,
