@@ -181,9 +181,9 @@ def test_a_late_preview_does_not_wipe_out_what_the_run_said(visit, url):
     page = visit(url)
     page.locator("#masks input").fill("0")
     upload(page, "image.png", phantom_png(2000))
-    page.locator("#run").click()  # the preview of so large a picture is not there yet
+    page.locator("#run").click()  # as soon as the page allows it; the preview of so large a picture takes a while
     expect(page.get_by_role("alert")).to_be_visible()
-    page.wait_for_timeout(3000)
+    page.wait_for_timeout(3000)  # longer than that
     expect(page.get_by_role("alert")).to_be_visible()
 
 

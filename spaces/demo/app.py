@@ -16,6 +16,7 @@ from medseglatdiff import MedSegLatDiffPipeline
 from medseglatdiff.cli import load_pipeline
 
 FOLDER = Path(__file__).parent
+# of a button, in the page itself: a call of the server would come too late
 ENABLE, DISABLE = (f"() => ({{__type__: 'update', interactive: {on}}})" for on in ("true", "false"))
 SAMPLING = dict(concurrency_limit=1, concurrency_id="sampling")
 FONT = ["system-ui", "sans-serif"]  # nothing is fetched from elsewhere
@@ -77,18 +78,7 @@ def connect(handlers: Handlers, inputs: list, examples, run, cancel, status, pic
     example = gr.State()
     chosen = [model, masks, steps]
     examples.select(handlers.choose_example, chosen, [image, *chosen, example], **hidden)
-    # no run before the preview is there: late, it would wipe out what the run has said
-    chosen_image = [image.upload, image.clear]
-    gr.on(chosen_image, None, outputs=run, js=DISABLE, api_visibility="private")
-    previewed = gr.on(
-        chosen_image,
-        handlers.preview,
-        [image, model],
-        [status, picture, column],
-        **hidden,
-        trigger_mode="always_last",
-    )
-    previewed.then(None, outputs=run, js=ENABLE, api_visibility="private")
+    connect_preview(handlers, image, model, run, [status, picture, column])
     sampled = gr.on(  # one event for both triggers: Gradio's page cancels several one after the other, too late
         [run.click, example.change],
         handlers.segment_page,
@@ -112,6 +102,22 @@ def connect(handlers: Handlers, inputs: list, examples, run, cancel, status, pic
         trigger_mode="always_last",
         concurrency_limit=4,
     )
+
+
+def connect_preview(handlers: Handlers, image, model, run, shown: list):
+    """The preview of an upload; nothing runs before it is there: late, it would wipe out what the run has said."""
+    chosen = [image.upload, image.clear]
+    gr.on(chosen, None, outputs=run, js=DISABLE, api_visibility="private")
+    previewed = gr.on(
+        chosen,
+        handlers.preview,
+        [image, model],
+        shown,
+        show_progress="hidden",
+        trigger_mode="always_last",
+        api_visibility="private",
+    )
+    previewed.then(None, outputs=run, js=ENABLE, api_visibility="private")  # also after a failure
 
 
 def publish(handlers: Handlers, inputs: list):
