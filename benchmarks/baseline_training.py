@@ -1,4 +1,4 @@
-"""Trains one baseline for a given core time, on the batches that a pipeline of the same preset sees.
+"""Trains one baseline for a given core time or number of steps, on the batches that a pipeline of the preset sees.
 
 Of ten looks at the validation split the averaged weights with the best score are kept: Dice of a network of one mask,
 generalised energy distance of one that draws, as the pipeline's own stages are judged. Each look leaves a checkpoint,
@@ -27,29 +27,34 @@ SAVE_SECONDS = 300  # of core time
 CHECKPOINTS = script_paths.ROOT / "outputs" / "baselines"
 
 
+def autocast(config: Config) -> torch.autocast:
+    """The preset's precision, as Accelerate gives it to the pipeline's own training."""
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.mixed_precision == "bf16")
+
+
 @torch.no_grad()
-def draw_views(networks: list[Baseline], pixels: torch.Tensor, count: int) -> torch.Tensor:
+def draw_views(networks: list[Baseline], pixels: torch.Tensor, count: int, config: Config) -> torch.Tensor:
     """Probabilities of the foreground, `(count, S, S)`, of one image `(1, C, S, S)`: members, symmetries in turn."""
     draws = []
     for index in range(count):
         network, view = networks[index % len(networks)], index % SYMMETRIES
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with autocast(config):
             drawn = network.draw(dihedral(pixels, view))  # [1, S, S]
         draws.append(undo_dihedral(drawn, view))
     return torch.cat(draws)
 
 
-def validate(network: Baseline, split: SegmentationSplit, count: int) -> float:
-    """Mean score, higher is better, over the first `count` rows in a fixed random order.
+def validate(network: Baseline, split: SegmentationSplit, config: Config) -> float:
+    """Mean score, higher is better, over the first `validation_images` rows in a fixed random order.
 
     Of one mask, of a single view: Dice against the raters' majority. Of a network that draws: minus the generalised
     energy distance of `SYMMETRIES` draws from the raters.
     """
-    rows = torch.randperm(len(split), generator=seeded_generator(0))[:count].tolist()
+    rows = torch.randperm(len(split), generator=seeded_generator(0))[: config.validation_images].tolist()
     scores = []
     for row in rows:
         raters = split.raters(row).numpy() > 0  # [R, S, S]
-        masks = draw_views([network], split.pixels([row]), SYMMETRIES if network.random else 1).numpy() >= 0.5
+        masks = draw_views([network], split.pixels([row]), SYMMETRIES if network.random else 1, config).numpy() >= 0.5
         if network.random:
             scores.append(-generalized_energy_distance(masks, raters))
         else:
@@ -57,12 +62,12 @@ def validate(network: Baseline, split: SegmentationSplit, count: int) -> float:
     return float(np.mean(scores))
 
 
-def look(network: Baseline, ema: EMAModel, progress: dict, validation: SegmentationSplit, count: int) -> float:
+def look(network: Baseline, ema: EMAModel, progress: dict, validation: SegmentationSplit, config: Config) -> float:
     """Validates the averaged weights, which `progress` keeps if none before had a better score."""
     network.eval()
     ema.store(network.parameters())
     ema.copy_to(network.parameters())
-    score = validate(network, validation, count)
+    score = validate(network, validation, config)
     if score > progress["validation_score"]:
         progress |= {"validation_score": score, "best_step": progress["steps"]}
         progress["weights"] = {name: value.clone() for name, value in network.state_dict().items()}
@@ -96,30 +101,34 @@ def fit(
     config: Config,
     train: SegmentationSplit,
     validation: SegmentationSplit,
-    seconds: float,
+    budget: float,
+    unit: str,
     seed: int,
     checkpoint: Path,
 ) -> dict:
-    """Trains for so many seconds of core time, leaving the best averaged weights in `network`; validation is free."""
+    """Trains for so many `steps` or `core_seconds`, leaving the best averaged weights in `network`.
+
+    Validation is free.
+    """
     # 1. set up, or resume
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=config.weight_decay)
     ema = EMAModel(network.parameters(), decay=config.ema_decay, use_ema_warmup=True)
     parts = {"network": network, "optimizer": optimizer, "ema": ema}
     progress = load(checkpoint, **parts)
-    bar = tqdm(total=round(seconds), initial=round(progress["core_seconds"]), unit="s", desc="train")
+    bar = tqdm(total=round(budget), initial=round(progress[unit]), unit=unit, desc="train")
     network.train()
-    while progress["core_seconds"] < seconds:
-        started, spent = time.process_time(), progress["core_seconds"]
+    while progress[unit] < budget:
+        started, spent, done = time.process_time(), progress["core_seconds"], progress[unit] / budget
         # 2. a batch, which depends on seed and step alone
         positions = range(progress["steps"] * config.batch_size, (progress["steps"] + 1) * config.batch_size)
         rows = rows_at(positions, len(train), seed)
         generators = [seeded_generator(seed, position) for position in positions]
         images, labels = train.batch(rows, generators, config.affine)  # [B, C, S, S], [B, S, S]
-        # 3. a step: linear warm-up, then half a cosine over the time that is given
+        # 3. a step: linear warm-up, then half a cosine over what is given
         for group in optimizer.param_groups:
             warmed = min(1, (progress["steps"] + 1) / 50)
-            group["lr"] = LEARNING_RATE * warmed * (1 + math.cos(math.pi * spent / seconds)) / 2
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+            group["lr"] = LEARNING_RATE * warmed * (1 + math.cos(math.pi * done)) / 2
+        with autocast(config):
             loss = network.loss(images, labels)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
@@ -129,15 +138,15 @@ def fit(
         progress["steps"] += 1
         progress["core_seconds"] = spent + time.process_time() - started
         # 4. validate, save
-        due = min(int(LOOKS * progress["core_seconds"] / seconds), LOOKS)
+        due = min(int(LOOKS * progress[unit] / budget), LOOKS)
         if due > progress["looks"]:
             progress["looks"] = due
-            score = look(network, ema, progress, validation, config.validation_images)
+            score = look(network, ema, progress, validation, config)
             bar.set_postfix(loss=loss.item(), score=score)
             save(checkpoint, progress, **parts)
         elif progress["core_seconds"] // SAVE_SECONDS > spent // SAVE_SECONDS:
             save(checkpoint, progress, **parts)
-        bar.n = min(round(progress["core_seconds"]), bar.total)
+        bar.n = min(round(progress[unit]), bar.total)
         bar.refresh()
     # 5. the best weights
     bar.close()

@@ -1,14 +1,15 @@
-"""Trains a baseline on a preset's data for a given time and measures it as the pipeline is measured.
+"""Trains a baseline on a preset's data for a given time or number of steps, measures it as the pipeline is measured.
 
     python benchmarks/baselines.py --network pretrained_unet --config training/configs/cvc_clinicdb.json \\
         --core-minutes 91
 
 The same batches, augmentation, validation rows, test images, metrics and symmetries of the square as the pipeline's.
 Time is that of this process on its cores, as the `cpu_hours` of a pipeline's training.json. Threads that wait for one
-another count too: beside other work, train with `OMP_NUM_THREADS=1`. `--members 4` shares the minutes among four
-networks from different seeds: an ensemble. `--monte-carlo` measures the same trained network with its dropout left on.
-The consensus of a network that draws takes what mean probability the validation split chose, by calibrate.py's rule.
-Interrupted, training goes on from its last checkpoint in outputs/baselines/. Results:
+another count too: beside other work, train with `OMP_NUM_THREADS=1`. Minutes compare on one machine only: on another
+`--steps` tells how many steps the first makes in them, and ends the training there. `--members 4` shares minutes and
+steps among four networks from different seeds: an ensemble. `--monte-carlo` measures the same trained network with its
+dropout left on. The consensus of a network that draws takes what mean probability the validation split chose, by
+calibrate.py's rule. Interrupted, training goes on from its last checkpoint in outputs/baselines/. Results:
 `benchmarks/baselines/DATASET-NETWORK.json`; where that file exists nothing is done.
 """
 
@@ -53,7 +54,7 @@ def predict(networks: list[Baseline], row: dict, config: Config, num_masks: int,
     torch.manual_seed(noise_seed(row["image_id"], seed))  # dropout and `Normal.sample` take no generator
     random = draws(networks)
     pixels, (size,) = preprocess([row["image"]], config.num_channels, config.sample_size, config.stretch)
-    drawn = draw_views(networks, pixels, num_masks if random else max(SYMMETRIES, len(networks)))  # [n, S, S]
+    drawn = draw_views(networks, pixels, num_masks if random else max(SYMMETRIES, len(networks)), config)  # [n, S, S]
     drawn = resize_probabilities(drawn[:, None], size)[:, 0]  # [n, H, W]
     confidence = drawn.mean(dim=0).clamp(0, 1)  # [H, W]
     consensus = confidence >= threshold  # [H, W]
@@ -84,6 +85,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--network", choices=NETWORKS, required=True)
     parser.add_argument("--config", type=Path, required=True, help="the pipeline's preset")
     parser.add_argument("--core-minutes", type=float, required=True, help="of training, all members together")
+    parser.add_argument("--steps", type=int, help="end after so many instead, all members together")
     parser.add_argument("--members", type=int, default=1, help="networks of an ensemble")
     parser.add_argument("--monte-carlo", action="store_true", help="leave dropout on when it is measured")
     parser.add_argument("--split", default="test")
@@ -106,13 +108,14 @@ def main():
     # 1. train
     shape = (config.num_channels, config.sample_size, config.num_classes, config.stretch)
     splits = [load_split(open_split(config.dataset, split), *shape) for split in ("train", "validation")]
-    seconds = 60 * options.core_minutes / options.members
+    unit = "core_seconds" if options.steps is None else "steps"
+    budget = (60 * options.core_minutes if options.steps is None else options.steps) / options.members
     networks, training = [], []
     for seed in range(options.seed, options.seed + options.members):
         torch.manual_seed(seed)
         networks.append(NETWORKS[options.network](config.num_channels))
-        checkpoint = CHECKPOINTS / f"{dataset}-{options.network}-{seconds:g}-{seed}.pt"
-        training.append(fit(networks[-1], config, *splits, seconds, seed, checkpoint))
+        checkpoint = CHECKPOINTS / f"{dataset}-{options.network}-{budget:g}-{unit}-{seed}.pt"
+        training.append(fit(networks[-1], config, *splits, budget, unit, seed, checkpoint))
         if options.monte_carlo:
             networks[-1].leave_dropout_on()
     # 2. measure
@@ -126,6 +129,11 @@ def main():
     # 3. write
     results = {"command": f"python benchmarks/baselines.py {shlex.join(sys.argv[1:])}", "network": name}
     results |= {"dataset": config.dataset, "split": options.split, "limit": options.limit, "training": training}
+    results |= {
+        "core_minutes": options.core_minutes,
+        "steps": options.steps,
+        "mixed_precision": config.mixed_precision,
+    }
     results["threshold"] = threshold
     results["parameters"] = sum(p.numel() for network in networks for p in network.parameters())
     results |= summarize(measured, options.num_masks, options.seed)

@@ -87,9 +87,11 @@ def several_masks(results: dict) -> bool:
     return results["metrics"]["diversity"]["value"] > 0
 
 
-def core_minutes(training: list[dict]) -> str:
-    """What the training of a baseline's members cost together."""
-    return f"{sum(member['core_seconds'] for member in training) / 60:.0f} core minutes"
+def core_minutes(entry: dict) -> str:
+    """What the training of a baseline's members cost together, on the machine that the minutes are of."""
+    if entry.get("steps"):  # older results have no such key
+        return f"{entry['core_minutes']:.0f} core minutes (by their {entry['steps']:,} steps, on a slower machine)"
+    return f"{sum(member['core_seconds'] for member in entry['training']) / 60:.0f} core minutes"
 
 
 def stage_minutes(training: dict) -> str:
@@ -125,7 +127,7 @@ def dataset_section(dataset: str) -> list[str]:
         rows.append(["the same, masks as drawn", *cells(drawn["metrics"], names, True), "this split; same weights"])
     for entry in baselines(dataset):
         assert entry["data_fingerprint"] == results["data_fingerprint"], f"{entry['network']} saw other test images"
-        label, time = LABELS[entry["network"]], core_minutes(entry["training"])
+        label, time = LABELS[entry["network"]], core_minutes(entry)
         left_out = [OF_SHARES, *(() if several_masks(entry) else OF_SEVERAL)]
         metrics = {name: value for name, value in entry["metrics"].items() if name not in left_out}
         rows.append([label, *cells(metrics, names, interval=True), f"this split; trained {time}"])

@@ -76,7 +76,7 @@ def measure_training(options: argparse.Namespace) -> dict:
     for step in range(MEASURED_STEPS + 2):
         if step == 2:
             start = time.perf_counter()
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.mixed_precision == "bf16"):
             loss = stage.loss(stage.module, range(step * batch_size, (step + 1) * batch_size), torch.device("cpu"))
         loss.backward()
         optimizer.step()

@@ -1,6 +1,7 @@
 """The baselines that the pipelines are compared with: their networks, losses and predictions."""
 
 import itertools
+import math
 
 import baseline_training
 import baselines
@@ -118,9 +119,32 @@ CONFIG = baselines.Config(batch_size=2, validation_images=4)
 def test_training_keeps_the_best_weights_of_its_looks(split, tmp_path):
     torch.manual_seed(0)
     network = NETWORKS["dynunet"](1)
-    training = baseline_training.fit(network, CONFIG, split, split, 2.0, 0, tmp_path / "checkpoint.pt")
+    training = baseline_training.fit(network, CONFIG, split, split, 2.0, "core_seconds", 0, tmp_path / "checkpoint.pt")
     assert training["steps"] >= training["best_step"] >= 1
-    assert baseline_training.validate(network, split, 4) == training["validation_score"]
+    assert baseline_training.validate(network, split, CONFIG) == training["validation_score"]
+
+
+def test_training_by_steps_ends_with_the_last_of_them(split, tmp_path):
+    torch.manual_seed(0)
+    network, checkpoint = NETWORKS["dynunet"](1), tmp_path / "checkpoint.pt"
+    assert baseline_training.fit(network, CONFIG, split, split, 5, "steps", 0, checkpoint)["steps"] == 5
+    (group,) = torch.load(checkpoint, weights_only=True)["optimizer"]["param_groups"]
+    warmed, cosine = 5 / 50, (1 + math.cos(math.pi * 4 / 5)) / 2  # of the last step, with four of five done
+    assert group["lr"] == pytest.approx(baseline_training.LEARNING_RATE * warmed * cosine)
+
+
+class Probed(Baseline):
+    """Tells in what precision it multiplies: 1 in float32, 0 in bfloat16."""
+
+    def draw(self, images):
+        product = images[:, 0] @ images[:, 0]
+        return torch.full_like(images[:, 0], product.dtype == torch.float32)
+
+
+@pytest.mark.parametrize(("precision", "expected"), [("no", 1), ("bf16", 0)])
+def test_views_are_drawn_in_the_precision_of_the_preset(precision, expected):
+    config = baselines.Config(mixed_precision=precision)
+    assert (baseline_training.draw_views([Probed()], torch.ones(1, 1, 8, 8), 2, config) == expected).all()
 
 
 class Recited(Baseline):
@@ -139,8 +163,10 @@ class Recited(Baseline):
 def test_networks_that_draw_are_judged_by_their_distance_from_the_raters(split):
     one = SegmentationSplit(split.images[:1], torch.ones(4, 64, 64, dtype=torch.uint8), torch.tensor([0, 4]), 1)
     one.labels[0] = one.labels[1] = 0  # two of four raters marked nothing: no view can change either mask
-    assert baseline_training.validate(Recited(one.raters(0)), one, 1) == pytest.approx(0)
-    assert baseline_training.validate(Recited(one.raters(0)[2:]), one, 1) == pytest.approx(-0.5)  # 2 * 1/2 - 0 - 1/2
+    assert baseline_training.validate(Recited(one.raters(0)), one, CONFIG) == pytest.approx(0)
+    assert baseline_training.validate(Recited(one.raters(0)[2:]), one, CONFIG) == pytest.approx(
+        -0.5
+    )  # 2 * 1/2 - 0 - 1/2
 
 
 class Interrupted:
@@ -173,7 +199,7 @@ def test_training_goes_on_from_its_checkpoint_and_ends_once(
 
     def train(data, name: str, network):
         torch.manual_seed(0)
-        return baseline_training.fit(network, CONFIG, data, split, 2.0, 0, tmp_path / name)
+        return baseline_training.fit(network, CONFIG, data, split, 2.0, "core_seconds", 0, tmp_path / name)
 
     torch.manual_seed(0)
     whole, resumed, again = (NETWORKS["dynunet"](1) for _ in range(3))
@@ -187,4 +213,4 @@ def test_training_goes_on_from_its_checkpoint_and_ends_once(
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     assert train(split, "resumed.pt", again) == uninterrupted  # which trains nothing
-    assert baseline_training.validate(again, split, 4) == uninterrupted["validation_score"]
+    assert baseline_training.validate(again, split, CONFIG) == uninterrupted["validation_score"]

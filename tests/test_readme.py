@@ -44,6 +44,13 @@ def test_a_split_that_leaks_is_told_from_ours(tmp_path, monkeypatch):
     assert protocol == "random frames, which leak: 7 of them; trained 45 core minutes"
 
 
+def test_a_training_by_steps_is_told_with_the_minutes_that_they_stand_for():
+    members = [{"core_seconds": 600, "steps": 30}, {"core_seconds": 900, "steps": 30}]
+    assert readme_results.core_minutes({"training": members}) == "25 core minutes"
+    told = readme_results.core_minutes({"training": members, "steps": 6000, "core_minutes": 12.0})
+    assert told == "12 core minutes (by their 6,000 steps, on a slower machine)"
+
+
 def test_a_measure_that_one_entry_lacks_stays_empty_there():
     entries = {"1": {"dice": 0.5, "ged": 0.75}, "2": {"dice": 0.25, "ged": 0.5, "diversity": 0.125}}
     header, _, *rows = ablation_tables.measures_table("masks", entries)

@@ -9,6 +9,8 @@ import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from precision import native_precision
+
 
 @dataclass(frozen=True)
 class Config:
@@ -30,7 +32,7 @@ class Config:
     start_from: str | None = None  # folder or Hub id of a pipeline to train on, by unet, energy, all or mask_decoder
     resume: bool = False  # go on from the last checkpoint in output_dir
     seed: int = 0
-    mixed_precision: str = "bf16"  # no, bf16 or fp16
+    mixed_precision: str = field(default_factory=native_precision)  # no, bf16 or fp16; bf16 where the hardware has it
     tracker: str = "tensorboard"  # any of Accelerate's trackers
     # Hub
     hub_model_id: str | None = None  # ORG/NAME

@@ -7,8 +7,8 @@ The numbers depend on the rows, `--num-masks`, `--steps` and `--seed` alone: eac
 several processes, which share the processor's cores, give what one gives. Finished images are kept in `results.parts/`
 until the results are written, so the same command carries on after an interruption. Without `--pipeline` only the
 degenerate predictors are measured. Of several `--steps` the last is the headline; all of them stand in `by_steps`.
-With `accelerate launch --mixed_precision bf16` sampling takes half the time. The form of results.json is described in
-medseglatdiff/summary.py.
+With `accelerate launch --mixed_precision bf16` sampling takes half the time where the hardware has bf16. The form of
+results.json is described in medseglatdiff/summary.py.
 """
 
 import argparse

@@ -13,10 +13,10 @@ PACKAGES = ("torch", "diffusers", "numpy", "scipy", "accelerate", "datasets")
 
 
 def hardware() -> str:
-    """The accelerator's name, or the processor's kind and the number of threads that torch uses."""
+    """The accelerator's name, or the processor's kind, its vector instructions and the number of torch's threads."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    return f"{platform.machine()} CPU, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
 
 
 def versions() -> dict[str, str]:

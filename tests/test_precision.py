@@ -1,0 +1,29 @@
+"""The precision that training takes by itself."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).parents[1] / "training"))  # at the end, as in test_training.py
+
+from config import Config  # noqa: E402
+from precision import native_precision  # noqa: E402
+
+
+@pytest.mark.parametrize(("capability", "expected"), [("AVX512", "bf16"), ("AVX2", "no"), ("DEFAULT", "no")])
+def test_a_cpu_trains_in_bf16_only_where_it_need_not_imitate_it(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert native_precision() == Config().mixed_precision == expected
+    assert Config(mixed_precision="bf16").mixed_precision == "bf16"  # who names it gets it
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_gpu_that_imitates_bf16_trains_without_it(monkeypatch, native):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation
+    )
+    assert native_precision() == ("bf16" if native else "no")

@@ -1,0 +1,16 @@
+"""Which floating-point precision training takes where nobody says."""
+
+import torch
+
+
+def native_precision() -> str:
+    """bf16 where this machine multiplies in it; no where it would only imitate it.
+
+    Without AVX-512 PyTorch sends bf16 convolutions of a CPU down a path that takes 4 to 40 times as long as float32's.
+    Older GPUs, such as a T4, imitate bf16 too.
+    """
+    if torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return "bf16" if native else "no"
