@@ -14,7 +14,7 @@ from precision import native_precision
 
 @dataclass(frozen=True)
 class Config:
-    """One line per setting; the defaults train a tiny model on phantoms in under three minutes on two cores."""
+    """One line per setting; the defaults train a tiny model on phantoms in one to four minutes on two cores."""
 
     # data
     dataset: str = "phantom"  # a folder, a Hub id, a builder of load_dataset such as "imagefolder", or "phantom"
