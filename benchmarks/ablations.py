@@ -23,7 +23,7 @@ from config import Config, parse_config
 from denoiser import DenoiserStage, untrained_pipeline
 from fitting import fit
 from pixel_space import UNET, PixelCondition, PixelMasks
-from precision import native_precision
+from precision import cpu_autocast, native_precision
 from provenance import git_commit, hardware, versions
 from torch import nn
 from tqdm import tqdm
@@ -102,7 +102,7 @@ def measure(
     for first in tqdm(range(0, len(chosen), IMAGES_PER_BATCH), desc=f"{steps} steps, {noise} noise"):
         batch = [rows[index] for index in chosen[first : first + IMAGES_PER_BATCH]]
         started = time.process_time()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=native_precision() == "bf16"):
+        with cpu_autocast(native_precision()):
             predictions = list(predict(pipeline, batch, num_masks, steps, 0, noise, num_candidates or num_masks))
         spent += time.process_time() - started
         measured += [measure_row(row, num_masks, 0, own) for row, own in zip(batch, predictions, strict=True)]

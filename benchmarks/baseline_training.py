@@ -15,6 +15,7 @@ import torch
 from baseline_networks import Baseline
 from config import Config
 from diffusers.training_utils import EMAModel
+from precision import cpu_autocast
 from torch import nn
 from tqdm import tqdm
 
@@ -27,18 +28,13 @@ SAVE_SECONDS = 300  # of core time
 CHECKPOINTS = script_paths.ROOT / "outputs" / "baselines"
 
 
-def autocast(config: Config) -> torch.autocast:
-    """The preset's precision, as Accelerate gives it to the pipeline's own training."""
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.mixed_precision == "bf16")
-
-
 @torch.no_grad()
 def draw_views(networks: list[Baseline], pixels: torch.Tensor, count: int, config: Config) -> torch.Tensor:
     """Probabilities of the foreground, `(count, S, S)`, of one image `(1, C, S, S)`: members, symmetries in turn."""
     draws = []
     for index in range(count):
         network, view = networks[index % len(networks)], index % SYMMETRIES
-        with autocast(config):
+        with cpu_autocast(config.mixed_precision):
             drawn = network.draw(dihedral(pixels, view))  # [1, S, S]
         draws.append(undo_dihedral(drawn, view))
     return torch.cat(draws)
@@ -128,7 +124,7 @@ def fit(
         for group in optimizer.param_groups:
             warmed = min(1, (progress["steps"] + 1) / 50)
             group["lr"] = LEARNING_RATE * warmed * (1 + math.cos(math.pi * done)) / 2
-        with autocast(config):
+        with cpu_autocast(config.mixed_precision):
             loss = network.loss(images, labels)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)

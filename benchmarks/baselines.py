@@ -92,7 +92,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="measure a random choice of so many images, as evaluate.py chooses")
     parser.add_argument("--num-masks", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.steps is not None and options.steps < options.members:
+        parser.error(f"`--steps` must be at least one for each member, but was {options.steps}")
+    return options
 
 
 def main():
@@ -108,8 +111,8 @@ def main():
     # 1. train
     shape = (config.num_channels, config.sample_size, config.num_classes, config.stretch)
     splits = [load_split(open_split(config.dataset, split), *shape) for split in ("train", "validation")]
-    unit = "core_seconds" if options.steps is None else "steps"
-    budget = (60 * options.core_minutes if options.steps is None else options.steps) / options.members
+    unit, total = ("steps", options.steps) if options.steps else ("core_seconds", 60 * options.core_minutes)
+    budget = total / options.members
     networks, training = [], []
     for seed in range(options.seed, options.seed + options.members):
         torch.manual_seed(seed)

@@ -90,7 +90,7 @@ def several_masks(results: dict) -> bool:
 def core_minutes(entry: dict) -> str:
     """What the training of a baseline's members cost together, on the machine that the minutes are of."""
     if entry.get("steps"):  # older results have no such key
-        return f"{entry['core_minutes']:.0f} core minutes (by their {entry['steps']:,} steps, on a slower machine)"
+        return f"{entry['core_minutes']:.0f} core minutes (by their {entry['steps']:,} steps, on another machine)"
     return f"{sum(member['core_seconds'] for member in entry['training']) / 60:.0f} core minutes"
 
 

@@ -57,6 +57,7 @@ def measure_training(options: argparse.Namespace) -> dict:
     from config import parse_config
     from denoiser import DenoiserStage
     from energy import EnergyStage
+    from precision import cpu_autocast
 
     from medseglatdiff import MedSegLatDiffPipeline
     from medseglatdiff.data import load_split, open_split
@@ -76,7 +77,7 @@ def measure_training(options: argparse.Namespace) -> dict:
     for step in range(MEASURED_STEPS + 2):
         if step == 2:
             start = time.perf_counter()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=config.mixed_precision == "bf16"):
+        with cpu_autocast(config.mixed_precision):
             loss = stage.loss(stage.module, range(step * batch_size, (step + 1) * batch_size), torch.device("cpu"))
         loss.backward()
         optimizer.step()

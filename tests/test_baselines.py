@@ -164,9 +164,8 @@ def test_networks_that_draw_are_judged_by_their_distance_from_the_raters(split):
     one = SegmentationSplit(split.images[:1], torch.ones(4, 64, 64, dtype=torch.uint8), torch.tensor([0, 4]), 1)
     one.labels[0] = one.labels[1] = 0  # two of four raters marked nothing: no view can change either mask
     assert baseline_training.validate(Recited(one.raters(0)), one, CONFIG) == pytest.approx(0)
-    assert baseline_training.validate(Recited(one.raters(0)[2:]), one, CONFIG) == pytest.approx(
-        -0.5
-    )  # 2 * 1/2 - 0 - 1/2
+    distance = 2 * 1 / 2 - 0 - 1 / 2  # of two equal masks from raters of whom half agree with them
+    assert baseline_training.validate(Recited(one.raters(0)[2:]), one, CONFIG) == pytest.approx(-distance)
 
 
 class Interrupted:

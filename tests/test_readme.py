@@ -48,7 +48,7 @@ def test_a_training_by_steps_is_told_with_the_minutes_that_they_stand_for():
     members = [{"core_seconds": 600, "steps": 30}, {"core_seconds": 900, "steps": 30}]
     assert readme_results.core_minutes({"training": members}) == "25 core minutes"
     told = readme_results.core_minutes({"training": members, "steps": 6000, "core_minutes": 12.0})
-    assert told == "12 core minutes (by their 6,000 steps, on a slower machine)"
+    assert told == "12 core minutes (by their 6,000 steps, on another machine)"
 
 
 def test_a_measure_that_one_entry_lacks_stays_empty_there():

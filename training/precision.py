@@ -1,4 +1,4 @@
-"""Which floating-point precision training takes where nobody says."""
+"""Which floating-point precision training takes where nobody says, and how benchmarks take it on a CPU."""
 
 import torch
 
@@ -14,3 +14,8 @@ def native_precision() -> str:
     else:
         native = torch.backends.cpu.get_cpu_capability() == "AVX512"
     return "bf16" if native else "no"
+
+
+def cpu_autocast(mixed_precision: str) -> torch.autocast:
+    """A setting's precision on the CPU, as Accelerate gives it to training."""
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed_precision == "bf16")
