@@ -21,8 +21,8 @@ demo: .venv/ready  ## several masks and a confidence map for the example nodules
 space: .venv/ready  ## the demo with the pipelines of pipelines/, on http://127.0.0.1:7860
 	$(BIN)/python spaces/demo/app.py
 
-test: .venv/ready  ## the whole test suite
-	$(BIN)/python -m pytest
+test: .venv/ready  ## the whole test suite, in two processes: much of it waits for programs that start
+	$(BIN)/python -m pytest --numprocesses 2
 
 lint: .venv/ready  ## what CI checks before it tests
 	$(BIN)/ruff check .
