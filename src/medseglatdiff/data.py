@@ -126,7 +126,7 @@ def resize_labels(labels: torch.Tensor, sample_size: int, num_classes: int) -> t
         return labels
     shares = one_hot(labels.long(), num_classes)  # [R, 1+K, H, W]
     shares = F.interpolate(shares, size=(sample_size, sample_size), mode="bilinear", antialias=True)
-    return shares.argmax(dim=1).to(torch.uint8)  # [R, S, S]
+    return shares.max(dim=1).indices.to(torch.uint8)  # [R, S, S]
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class SegmentationSplit:
     def consensus(self, row: int) -> torch.Tensor:
         """The label that most raters gave each pixel, uint8 `(S, S)`; of equally many the higher: half is enough."""
         votes = one_hot(self.raters(row).long(), self.num_classes).sum(dim=0)  # [1 + K, S, S]
-        return self.num_classes - votes.flip(0).argmax(dim=0).to(torch.uint8)
+        return self.num_classes - votes.flip(0).max(dim=0).indices.to(torch.uint8)
 
     def batch(
         self,
@@ -203,8 +203,9 @@ class SegmentationSplit:
         if not affine:
             return image, masks
         shares = one_hot(masks, self.num_classes).flatten(0, 1)  # [R * (1 + K), S, S]
+        # `max`: over a strided dimension `argmax` takes a CPU 15 times as long, most of what a sample costs
         warped = random_affine(torch.cat([image, shares]), affine, generator)  # [C + R * (1 + K), S, S]
-        return warped[: len(image)], warped[len(image) :].unflatten(0, (len(masks), -1)).argmax(dim=1)
+        return warped[: len(image)], warped[len(image) :].unflatten(0, (len(masks), -1)).max(dim=1).indices
 
 
 def load_split(

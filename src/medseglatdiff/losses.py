@@ -110,7 +110,7 @@ def straight_through(shares: torch.Tensor) -> torch.Tensor:
     Returns:
         one-hot masks of the foreground classes, `(batch, num_classes, height, width)`.
     """
-    hard = F.one_hot(shares.argmax(dim=1), shares.shape[1]).movedim(-1, 1)  # [B, 1 + K, H, W]
+    hard = F.one_hot(shares.max(dim=1).indices, shares.shape[1]).movedim(-1, 1)  # [B, 1 + K, H, W]
     return (hard + shares - shares.detach())[:, 1:]  # [B, K, H, W]
 
 

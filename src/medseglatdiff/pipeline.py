@@ -186,9 +186,10 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
 
     def conclude(self, shares: torch.Tensor, num_masks: int, size: tuple[int, int]) -> tuple:
         """Label maps `(num_masks, H, W)`, confidence, uncertainty and consensus of an image from its `decode`."""
-        chosen = representatives(shares.argmax(dim=1), num_masks, self.num_classes, self.config.spread)  # [M]
+        # `max`: over a strided dimension `argmax` takes a CPU 15 times as long
+        chosen = representatives(shares.max(dim=1).indices, num_masks, self.num_classes, self.config.spread)  # [M]
         resized = (resize_probabilities(share[None], size) for share in shares[chosen])  # [1, 1+K, H, W] each
-        labels = torch.cat([share.argmax(dim=1).to(torch.uint8) for share in resized])  # [M, H, W]
+        labels = torch.cat([share.max(dim=1).indices.to(torch.uint8) for share in resized])  # [M, H, W]
         return labels, *aggregate(labels, self.num_classes, self.config.threshold, self.config.calibration)
 
     @torch.no_grad()
