@@ -188,8 +188,7 @@ class SegmentationSplit:
     def batch_of_raters(
         self, rows: Sequence[int], generators: list[torch.Generator], affine: float = 0.0
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """As `batch`, with the masks of all raters of each row: images `(B, C, S, S)`, and a list of labels, int64
-        `(R, S, S)`."""
+        """As `batch`, with all raters' masks: images `(B, C, S, S)`, and a list of labels, int64 `(R, S, S)`."""
         entries = zip(self.pixels(rows), rows, generators, strict=True)
         pairs = [self._augment(image, self.raters(row), generator, affine) for image, row, generator in entries]
         images, labels = zip(*pairs, strict=True)
