@@ -22,7 +22,7 @@ space: .venv/ready  ## the demo with the pipelines of pipelines/, on http://127.
 	$(BIN)/python spaces/demo/app.py
 
 test: .venv/ready  ## the whole test suite, in two processes: much of it waits for programs that start
-	$(BIN)/python -m pytest --numprocesses 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/ready  ## what CI checks before it tests
 	$(BIN)/ruff check .
