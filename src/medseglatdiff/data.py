@@ -202,8 +202,8 @@ class SegmentationSplit:
         if not affine:
             return image, masks
         shares = one_hot(masks, self.num_classes).flatten(0, 1)  # [R * (1 + K), S, S]
-        # `max`: over a strided dimension `argmax` takes a CPU 15 times as long, most of what a sample costs
         warped = random_affine(torch.cat([image, shares]), affine, generator)  # [C + R * (1 + K), S, S]
+        # `max`: over a strided dimension `argmax` takes a CPU 15 times as long, most of what a sample costs
         return warped[: len(image)], warped[len(image) :].unflatten(0, (len(masks), -1)).max(dim=1).indices
 
 
