@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import script_paths
+from matplotlib.ticker import LogLocator, NullLocator
 from plots import BLUE, GREY, ORANGE, new_figure, save_figure
 from readme_results import LABELS, PLOTS, TITLES, baselines, datasets, ours, several_masks
 
@@ -50,7 +52,8 @@ def plot_reliability():
 def plot_risk_coverage():
     """Mean error of the kept images by share kept, ours and every baseline, a panel per data set.
 
-    Images are set aside by the disagreement of their masks; by mean uncertainty where a network gives one mask.
+    Images are set aside by the disagreement of their masks; by mean uncertainty where a network gives one mask. A mean
+    over fewer than one image in twenty is left out.
     """
     figure, panels = new_figure(len(SHORT))
     named = {}
@@ -58,8 +61,13 @@ def plot_risk_coverage():
         lines = [(entry, LABELS[entry["network"]], *STYLES[entry["network"]]) for entry in baselines(dataset)]
         for results, label, colour, dash in [*lines, (ours(dataset), "medseglatdiff", BLUE, "-")]:
             curve = results["curves"]["risk_coverage_disagreement" if several_masks(results) else "risk_coverage"]
-            (named[label],) = axes.plot(curve["coverage"], curve["risk"], color=colour, ls=dash)
-        axes.set(title=name, xlabel="share of images kept", ylabel="mean error (1 - Dice)", ylim=(0, None))
+            coverage, risk = np.array(curve["coverage"]), np.array(curve["risk"])  # [N], [N]
+            kept = coverage >= 0.05  # [N]
+            (named[label],) = axes.plot(coverage[kept], risk[kept], color=colour, ls=dash)
+        axes.set(title=name, xlabel="share of images kept", ylabel="mean error (1 - Dice)", yscale="log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
     figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=3)
     return figure
 
