@@ -32,7 +32,7 @@ OF_SEVERAL, OF_SHARES = ("aurc_disagreement", "diversity_ratio"), "ece_band"
 PLOTS = {
     "samples": "Dice and GED of the first so many masks of each image",
     "reliability": "How often readers marked a pixel, by the model's confidence",
-    "risk_coverage": "Mean error (logarithmic) of the images kept, 5 % at least, when the most uncertain ones are set aside",
+    "risk_coverage": "Mean error (log scale) of the images kept, 5 % at least, the most uncertain ones set aside",
 }
 LABELS = {
     "always_empty": "always empty",
