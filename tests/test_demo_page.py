@@ -172,6 +172,7 @@ def test_broken_files_are_told_and_the_next_one_works(visit, url):
 def test_numbers_out_of_range_are_told(visit, url, number):
     page = visit(url)
     upload(page, "image.png", phantom_png())
+    expect(page.locator("#status")).to_contain_text("ready to segment.")
     page.locator("#masks input").fill(number)
     page.locator("#run").click()
     expect(page.get_by_role("alert")).to_contain_text(f"from 1 to 32 for hypotheses; you gave {number}.")
@@ -180,7 +181,13 @@ def test_numbers_out_of_range_are_told(visit, url, number):
 def test_a_late_preview_does_not_wipe_out_what_the_run_said(visit, url):
     page = visit(url)
     page.locator("#masks input").fill("0")
-    upload(page, "image.png", phantom_png(2000))
+    asked = []  # the page's call for the preview, held until a click has had to wait for it
+    page.route("**/queue/join*", lambda route: asked.append(route))
+    with page.expect_request("**/queue/join*"):
+        upload(page, "image.png", phantom_png(2000))
+    expect(page.locator("#run")).to_be_disabled()
+    asked.pop().continue_()
+    page.unroute("**/queue/join*")
     page.locator("#run").click()  # as soon as the page allows it; the preview of so large a picture takes a while
     expect(page.get_by_role("alert")).to_be_visible()
     page.wait_for_timeout(3000)  # longer than that
@@ -190,6 +197,7 @@ def test_a_late_preview_does_not_wipe_out_what_the_run_said(visit, url):
 def test_a_run_can_be_cancelled(visit, url, closed_gate):
     page = visit(url)
     upload(page, "image.png", phantom_png())
+    expect(page.locator("#status")).to_contain_text("ready to segment.")
     page.get_by_label("Model").click()
     page.get_by_role("option", name="slow").click()
     page.locator("#run").click()
