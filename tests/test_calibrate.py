@@ -110,7 +110,7 @@ def test_spread_of_few_groups_is_the_one_nearest_to_the_raters(tmp_path):
     tiny_pipeline().save_pretrained(tmp_path / "pipeline")
     command = [sys.executable, str(ROOT / "training" / "calibrate.py"), "--pipeline", "pipeline"]
     command += ["--dataset", "phantom", "--limit", "4", "--num-candidates", "12"]
-    subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
+    subprocess.run(command, check=True, cwd=tmp_path)
     measured = json.loads((tmp_path / "pipeline" / "calibration.json").read_text())
     loaded = MedSegLatDiffPipeline.from_pretrained(tmp_path / "pipeline")
     loaded.set_progress_bar_config(disable=True)
@@ -132,7 +132,7 @@ def test_command_changes_the_maps_and_not_the_masks(tmp_path):
     command = [sys.executable, str(ROOT / "training" / "calibrate.py"), "--pipeline", "pipeline"]
     command += ["--dataset", "phantom", "--limit", "4"]
     environment = os.environ | {"ACCELERATE_MIXED_PRECISION": "bf16"}
-    subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True)
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment)
     measured = json.loads((tmp_path / "pipeline" / "calibration.json").read_text())
     loaded = MedSegLatDiffPipeline.from_pretrained(tmp_path / "pipeline")
     assert loaded.config.calibration == measured["calibration"] and loaded.config.threshold == measured["threshold"]
@@ -155,7 +155,7 @@ def test_two_processes_find_what_one_finds(tmp_path):
         command = [*start, str(ROOT / "training" / "calibrate.py"), "--pipeline", name, "--dataset", "phantom"]
         environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
         arguments = ["--limit", "5", "--num-candidates", "12"]
-        subprocess.run([*command, *arguments], check=True, cwd=tmp_path, env=environment, capture_output=True)
+        subprocess.run([*command, *arguments], check=True, cwd=tmp_path, env=environment)
         measured[name] = json.loads((tmp_path / name / "calibration.json").read_text())
     one, two = measured.values()
     assert one["num_images"] == 5 and sum(one["pixels"]) == 5 * 128**2

@@ -93,7 +93,7 @@ def test_report_counts_what_a_hand_counts(tmp_path):
 def test_workers_change_nothing(tmp_path):
     source = write_zip(tmp_path / "in.zip", slices())
     command = [sys.executable, str(ROOT / "dataset_scripts" / "lidc_idri.py"), str(source), "--num-workers", "2"]
-    subprocess.run([*command, "--out", str(tmp_path / "two")], check=True, capture_output=True)
+    subprocess.run([*command, "--out", str(tmp_path / "two")], check=True)
     one = lidc_idri.main([str(source), "--out", str(tmp_path / "one")])
     for path in (one / "data").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / "data" / path.name).read_bytes()

@@ -144,10 +144,10 @@ def test_one_rater_gets_plots_too(evaluate, pipeline, tmp_path):
 def test_two_processes_give_the_numbers_of_one(finished, pipeline_folder, tmp_path):
     folder = shutil.copytree(pipeline_folder, tmp_path / "pipeline")
     out = folder / "results.json"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29517"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     words = command_line(folder, out, "--steps", "3")
-    subprocess.run([*launch, str(TRAINING / "evaluate.py"), *words], env=environment, check=True, capture_output=True)
+    subprocess.run([*launch, str(TRAINING / "evaluate.py"), *words], env=environment, check=True)
     one, two = json.loads(finished.read_text()), json.loads(out.read_text())
     assert two["num_processes"] == 2 and two["num_images"] == LIMIT
     assert two["data_fingerprint"] == one["data_fingerprint"]

@@ -152,6 +152,7 @@ def main(arguments: list[str] | None = None):
     bar = tqdm(mine, desc="calibrate", disable=not accelerator.is_local_main_process)
     shown = (rows[index] for index in bar)
     tallies, *others = gather_object([tally_rows(pipeline, shown, candidates, options.seed, accelerator)])
+    accelerator.end_training()  # a process that leaves with gloo's threads still at work may abort
     if not accelerator.is_main_process:
         return
     for part in others:

@@ -191,6 +191,7 @@ def main(arguments: list[str] | None = None):
             speed["masks_per_second"] = spent["images_this_run"] * options.num_masks / spent["sampling_seconds"]
         by_steps[str(steps)] = summarize(measured, options.num_masks, options.seed, options.noise) | spent | speed
         tables.append(pandas.DataFrame(measured).assign(steps=steps))
+    accelerator.end_training()  # a process that leaves with gloo's threads still at work may abort
     if not accelerator.is_main_process:
         return
     # 3. write the table, the results, the plots

@@ -130,8 +130,7 @@ def main(config: Config):
     finished = "energy" if config.energy_steps else "unet"  # the stage after which there is a pipeline to publish
     if publisher and config.stage in (finished, "mask_decoder", "all"):
         publisher.publish_last(output_dir / "pipeline")
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    state.destroy_process_group()
 
 
 if __name__ == "__main__":
