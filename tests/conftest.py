@@ -1,6 +1,7 @@
 """Tiny real components that the tests share, and where the real data lies."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from diffusers import DDIMScheduler
 
 from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffUNet, MedSegLatDiffVAE
 
+TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]  # gloo
 DEFAULT_PRESET = dict(
     beta_schedule="scaled_linear",
     prediction_type="v_prediction",

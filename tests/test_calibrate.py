@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_pipeline
+from conftest import TWO_PROCESSES, tiny_pipeline
 
 from medseglatdiff import MedSegLatDiffPipeline
 from medseglatdiff.aggregation import calibrate
@@ -148,9 +148,8 @@ def test_command_changes_the_maps_and_not_the_masks(tmp_path):
 
 
 def test_two_processes_find_what_one_finds(tmp_path):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     measured = {}
-    for name, start in {"one": [sys.executable], "two": launch}.items():
+    for name, start in {"one": [sys.executable], "two": TWO_PROCESSES}.items():
         tiny_pipeline().save_pretrained(tmp_path / name)
         command = [*start, str(ROOT / "training" / "calibrate.py"), "--pipeline", name, "--dataset", "phantom"]
         environment = os.environ | {"ACCELERATE_USE_CPU": "true"}

@@ -14,6 +14,7 @@ import pandas
 import PIL.Image
 import pytest
 import torch
+from conftest import TWO_PROCESSES
 from diffusers import DDIMScheduler
 
 from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffUNet, MedSegLatDiffVAE
@@ -144,10 +145,9 @@ def test_one_rater_gets_plots_too(evaluate, pipeline, tmp_path):
 def test_two_processes_give_the_numbers_of_one(finished, pipeline_folder, tmp_path):
     folder = shutil.copytree(pipeline_folder, tmp_path / "pipeline")
     out = folder / "results.json"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     words = command_line(folder, out, "--steps", "3")
-    subprocess.run([*launch, str(TRAINING / "evaluate.py"), *words], env=environment, check=True)
+    subprocess.run([*TWO_PROCESSES, str(TRAINING / "evaluate.py"), *words], env=environment, check=True)
     one, two = json.loads(finished.read_text()), json.loads(out.read_text())
     assert two["num_processes"] == 2 and two["num_images"] == LIMIT
     assert two["data_fingerprint"] == one["data_fingerprint"]

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import TWO_PROCESSES
 from safetensors.torch import load_file
 
 pytest.importorskip("accelerate")
@@ -211,13 +212,12 @@ def gradients(checkpoint: Path) -> list[torch.Tensor]:
 
 
 def test_two_processes_have_the_gradients_of_one(trained, tmp_path):
-    """Same global batch, gloo."""
+    """Same global batch."""
     arguments = command(output_dir=str(tmp_path), batch_size=2, energy_batch_size=2)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     script = tmp_path / "script.py"
     script.write_text(arguments[2])
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    subprocess.run([*launcher, str(script), arguments[3]], check=True, env=environment)
+    subprocess.run([*TWO_PROCESSES, str(script), arguments[3]], check=True, env=environment)
     for stage in ("mask_vae", "image_vae", "unet", "energy"):
         one, two = (gradients(folder / stage / "checkpoint-2") for folder in (trained, tmp_path))
         scale = max(value.abs().max().item() for value in one)
