@@ -19,7 +19,7 @@ demo: .venv/ready  ## several masks and a confidence map for the example nodules
 	$(BIN)/medseglatdiff segment $(EXAMPLES) --model pipelines/medseglatdiff-lidc-idri --num-masks 16 --seed 0 --out demo-output
 
 space: .venv/ready  ## the demo with the pipelines of pipelines/, on http://127.0.0.1:7860
-	$(BIN)/python spaces/demo/app.py
+	$(BIN)/medseglatdiff demo pipelines/*/
 
 test: .venv/ready  ## the whole test suite, in two processes: much of it waits for programs that start
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile

@@ -16,25 +16,24 @@ import time
 from pathlib import Path
 
 import numpy as np
-import script_paths
 import torch
-from autoencoders import ImageAutoencoderStage, MaskAutoencoderStage
-from config import Config, parse_config
-from denoiser import DenoiserStage, untrained_pipeline
-from fitting import fit
 from pixel_space import UNET, PixelCondition, PixelMasks
-from precision import cpu_autocast, native_precision
-from provenance import git_commit, hardware, versions
 from torch import nn
 from tqdm import tqdm
-from train import load_image_encoder, train_autoencoder
 
 from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffVAE
-from medseglatdiff.data import load_split, open_split
-from medseglatdiff.evaluation import measure_row, predict
-from medseglatdiff.summary import summarize
+from medseglatdiff.data.splits import load_split, open_split
+from medseglatdiff.evaluation.rows import measure_row, predict
+from medseglatdiff.evaluation.summary import summarize
+from medseglatdiff.training.autoencoders import ImageAutoencoderStage, MaskAutoencoderStage
+from medseglatdiff.training.config import Config, parse_config
+from medseglatdiff.training.denoiser import DenoiserStage, untrained_pipeline
+from medseglatdiff.training.fitting import fit
+from medseglatdiff.training.precision import cpu_autocast, native_precision
+from medseglatdiff.training.provenance import git_commit, hardware, versions
+from medseglatdiff.training.train import load_image_encoder, train_autoencoder
 
-ROOT = script_paths.ROOT
+ROOT = Path(__file__).resolve().parent.parent
 
 
 EPSILON = {

@@ -10,22 +10,21 @@ import time
 from pathlib import Path
 
 import numpy as np
-import script_paths
 import torch
 from baseline_networks import Baseline
-from config import Config
 from diffusers.training_utils import EMAModel
-from precision import cpu_autocast
 from torch import nn
 from tqdm import tqdm
 
-from medseglatdiff.augmentation import dihedral, undo_dihedral
-from medseglatdiff.data import SegmentationSplit, rows_at, seeded_generator
+from medseglatdiff.data.augmentation import dihedral, undo_dihedral
+from medseglatdiff.data.splits import SegmentationSplit, rows_at, seeded_generator
 from medseglatdiff.metrics import dice, generalized_energy_distance
+from medseglatdiff.training.config import Config
+from medseglatdiff.training.precision import cpu_autocast
 
 LEARNING_RATE, LOOKS, SYMMETRIES = 1e-3, 10, 8
 SAVE_SECONDS = 300  # of core time
-CHECKPOINTS = script_paths.ROOT / "outputs" / "baselines"
+CHECKPOINTS = Path(__file__).resolve().parent.parent / "outputs" / "baselines"
 
 
 @torch.no_grad()

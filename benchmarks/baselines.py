@@ -20,23 +20,22 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import script_paths
 import torch
 from baseline_networks import NETWORKS, Baseline
 from baseline_training import CHECKPOINTS, SYMMETRIES, draw_views, fit
-from calibrate import choose_number
-from config import Config, parse_config
-from provenance import git_commit, hardware, versions
 from tqdm import tqdm
 
-from medseglatdiff.aggregation import binary_entropy
-from medseglatdiff.data import load_split, open_split
-from medseglatdiff.evaluation import measure_row, noise_seed, read_raters
-from medseglatdiff.images import preprocess, resize_probabilities
+from medseglatdiff.data.images import preprocess, resize_probabilities
+from medseglatdiff.data.splits import load_split, noise_seed, open_split, read_raters
+from medseglatdiff.evaluation.rows import measure_row
+from medseglatdiff.evaluation.summary import summarize
 from medseglatdiff.metrics import dice
-from medseglatdiff.summary import summarize
+from medseglatdiff.pipeline.aggregation import binary_entropy
+from medseglatdiff.training.calibrate import choose_number
+from medseglatdiff.training.config import Config, parse_config
+from medseglatdiff.training.provenance import git_commit, hardware, versions
 
-ROOT = script_paths.ROOT
+ROOT = Path(__file__).resolve().parent.parent
 CALIBRATED_ON, CALIBRATION_SEED = 300, 1  # rows of the validation split, and the seed that chooses them
 
 

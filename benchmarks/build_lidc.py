@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 
 import psutil
-import script_paths
-from archives import Source
 from datasets import Image, List, load_dataset
 
-ROOT = script_paths.ROOT
+from medseglatdiff.builders.archives import Source
+
+ROOT = Path(__file__).resolve().parent.parent
 ARCHIVE = Path(os.environ.get("MEDSEGLATDIFF_DATA", ROOT.parent / "shared" / "data")) / "LIDC-IDRI-slices.zip"
 TARGET = {"seconds": 240, "peak_gb": 2}
 

@@ -74,7 +74,7 @@ def digest(masks: np.ndarray) -> str:
 
 def expected(pipeline, image: Path, num_masks: int, steps: int) -> dict[int, str]:
     """The pipeline's own masks for each seed."""
-    from medseglatdiff.images import load_image
+    from medseglatdiff.data.images import load_image
 
     pixels, answers = load_image(image, pipeline.config.stretch), {}
     for seed in range(SEEDS):

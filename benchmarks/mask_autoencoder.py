@@ -20,19 +20,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import script_paths
 import torch
-from autoencoders import MaskAutoencoderStage
-from config import parse_config
-from provenance import git_commit
 from tqdm import tqdm
-from train import train_autoencoder
 
 from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffVAE
-from medseglatdiff.data import SegmentationSplit, load_split, one_hot, open_split, seeded_generator
+from medseglatdiff.data.splits import SegmentationSplit, load_split, one_hot, open_split, seeded_generator
 from medseglatdiff.metrics import dice, iou
+from medseglatdiff.training.autoencoders import MaskAutoencoderStage
+from medseglatdiff.training.config import parse_config
+from medseglatdiff.training.provenance import git_commit
+from medseglatdiff.training.train import train_autoencoder
 
-ROOT = script_paths.ROOT
+ROOT = Path(__file__).resolve().parent.parent
 
 
 VARIANTS = {

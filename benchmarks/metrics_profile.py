@@ -21,10 +21,10 @@ import torch
 
 from medseglatdiff import MedSegLatDiffPipeline
 from medseglatdiff import metrics as functions
-from medseglatdiff.aggregation import binary_entropy
-from medseglatdiff.data import open_split
-from medseglatdiff.evaluation import degenerate_samples, measure_row, predict, read_raters
-from medseglatdiff.summary import summarize
+from medseglatdiff.data.splits import open_split, read_raters
+from medseglatdiff.evaluation.rows import degenerate_samples, measure_row, predict
+from medseglatdiff.evaluation.summary import summarize
+from medseglatdiff.pipeline.aggregation import binary_entropy
 
 NUM_MASKS = 16
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import script_paths
 from matplotlib.ticker import LogLocator, NullLocator
-from plots import BLUE, GREY, ORANGE, new_figure, save_figure
-from readme_results import LABELS, PLOTS, TITLES, baselines, datasets, ours, several_masks
+from readme_results import LABELS, PLOTS, ROOT, TITLES, baselines, datasets, ours, several_masks
+
+from medseglatdiff.evaluation.plots import BLUE, GREY, ORANGE, new_figure, save_figure
 
 STYLES = {
     "pretrained_unet": ("#D55E00", "--"),
@@ -73,7 +73,7 @@ def plot_risk_coverage():
 
 
 def main():
-    folder = Path(script_paths.ROOT, "benchmarks", "plots")
+    folder = Path(ROOT, "benchmarks", "plots")
     folder.mkdir(exist_ok=True)
     figures = {"samples": plot_samples, "reliability": plot_reliability, "risk_coverage": plot_risk_coverage}
     for name in PLOTS:

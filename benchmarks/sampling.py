@@ -15,13 +15,12 @@ import shlex
 import sys
 from pathlib import Path
 
-import script_paths
-from ablations import MEASURES, measure
-from provenance import git_commit, hardware, versions
-from tally import SPREADS
+from ablations import MEASURES, ROOT, measure
 
 from medseglatdiff import MedSegLatDiffPipeline
-from medseglatdiff.data import open_split
+from medseglatdiff.data.splits import open_split
+from medseglatdiff.training.provenance import git_commit, hardware, versions
+from medseglatdiff.training.tally import SPREADS
 
 NOISES = ("same", "zero")
 CANDIDATES = (1, 2, 4, 8)  # per mask
@@ -71,7 +70,7 @@ def main():
         pipeline.register_to_config(spread=spread)
         chosen = (masks, default, "fresh", pipeline.config.default_num_candidates)
         results["by_spread"][str(spread)] = shortened(measure(pipeline, rows, options.limit, *chosen))
-    out = script_paths.ROOT / "benchmarks" / "ablations" / f"sampling-{options.name or options.pipeline.name}.json"
+    out = ROOT / "benchmarks" / "ablations" / f"sampling-{options.name or options.pipeline.name}.json"
     out.parent.mkdir(exist_ok=True)
     partial = out.with_suffix(".partial")
     partial.write_text(json.dumps(results, indent=2) + "\n")

@@ -14,10 +14,9 @@ import sys
 import time
 from pathlib import Path
 
-import script_paths
 import torch
 
-ROOT = script_paths.ROOT
+ROOT = Path(__file__).resolve().parent.parent
 MEASURED_STEPS = 12
 MEASUREMENTS = ("sampling", "mask_vae", "image_vae", "unet", "energy")
 
@@ -53,14 +52,13 @@ def measure_sampling(options: argparse.Namespace) -> dict:
 
 def measure_training(options: argparse.Namespace) -> dict:
     """Images per second of one stage's forward pass, backward pass and optimiser step, batches included."""
-    from autoencoders import ImageAutoencoderStage, MaskAutoencoderStage
-    from config import parse_config
-    from denoiser import DenoiserStage
-    from energy import EnergyStage
-    from precision import cpu_autocast
-
     from medseglatdiff import MedSegLatDiffPipeline
-    from medseglatdiff.data import load_split, open_split
+    from medseglatdiff.data.splits import load_split, open_split
+    from medseglatdiff.training.autoencoders import ImageAutoencoderStage, MaskAutoencoderStage
+    from medseglatdiff.training.config import parse_config
+    from medseglatdiff.training.denoiser import DenoiserStage
+    from medseglatdiff.training.energy import EnergyStage
+    from medseglatdiff.training.precision import cpu_autocast
 
     config = parse_config(["--config", str(options.config)])
     split = load_split(open_split("phantom", "train", config.sample_size), config.num_channels, config.sample_size)

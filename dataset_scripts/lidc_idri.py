@@ -1,56 +1,8 @@
-"""LIDC-IDRI, lung nodules in CT with up to four readers, from any of the three forms in which people have it."""
+"""`python dataset_scripts/lidc_idri.py ...`: the same as `medseglatdiff dataset lidc-idri ...`."""
 
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
+import sys
 
-from archives import Source
-from common import build, parser, provenance
-from lidc_dicom import series_jobs, series_rows, series_strays
-from lidc_pickle import pickle_jobs, pickle_rows
-from lidc_slices import slice_jobs, slice_rows, slice_strays
-
-LUNG_WINDOW = [-600.0, 1500.0]  # centre and width in Hounsfield units
-
-
-def reader_of(
-    source: Source, window: list[float] | None, pixel_mm: float | None
-) -> tuple[str, list, Callable, list[str]]:
-    """The form in which a source holds the collection: its name, the jobs, what turns one into rows, and strays.
-
-    Raises:
-        ValueError: for a source of none of the three forms, and for options of DICOM with another form.
-    """
-    if jobs := series_jobs(source):
-        make_rows = partial(series_rows, source, tuple(window or LUNG_WINDOW), pixel_mm)
-        return "DICOM series with XML", jobs, make_rows, series_strays(source)
-    if window or pixel_mm:
-        raise ValueError("`--window` and `--pixel-mm` must be left out unless `sources` hold DICOM series with XML.")
-    if jobs := slice_jobs(source):
-        return "128 x 128 PNG slices", jobs, partial(slice_rows, source), slice_strays(source)
-    if any(name.endswith((".pickle", ".pkl")) for name in source.names):
-        return "pickle of crops", pickle_jobs(source), pickle_rows, []
-    raise ValueError(
-        "`sources` must hold LIDC-IDRI-XXXX/nodule-N/images/slice-K.png, DICOM series with one XML file each, or "
-        f"data_lidc.pickle, but hold {len(source.names)} files: {', '.join(source.names[:3]) or 'nothing'} ..."
-    )
-
-
-def main(argv: list[str] | None = None) -> Path:
-    """Build the data set from the command line's arguments."""
-    options = parser(__doc__, __file__)
-    options.add_argument("sources", nargs="+", help="the slices archive, the DICOM collection or data_lidc.pickle")
-    window = {"nargs": 2, "type": float, "metavar": ("CENTRE", "WIDTH")}
-    options.add_argument("--window", **window, help="of DICOM, in Hounsfield units (the lung's: -600 1500)")
-    options.add_argument("--pixel-mm", type=float, help="of DICOM: resample crops to this pixel size, such as 0.5")
-    args = options.parse_args(argv)
-    if not (args.pixel_mm or 1) > 0 or not (args.window or LUNG_WINDOW)[1] > 0:
-        options.error("`--pixel-mm` and the width of `--window` must be above 0")
-    source = Source(args.sources)
-    form, jobs, make_rows, strays = reader_of(source, args.window, args.pixel_mm)
-    print(f"LIDC-IDRI from {form}: {len(jobs):,} to read")
-    return build(args, "card_lidc_idri.md", jobs, make_rows, provenance(args, source, form=form), strays)
-
+from medseglatdiff.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["dataset", "lidc-idri", *sys.argv[1:]]))

@@ -1,31 +1,8 @@
-"""Deterministic multi-rater phantoms as a data set, for anyone without data."""
+"""`python dataset_scripts/phantom.py ...`: the same as `medseglatdiff dataset phantom ...`."""
 
-from pathlib import Path
+import sys
 
-import numpy as np
-from common import Row, build, parser, positive, provenance, split_of
-from picture_files import picture
-
-from medseglatdiff.phantom import phantom_rows
-
-
-def make_row(phantom: dict) -> list[Row]:
-    """The row of one phantom."""
-    image, *masks = [picture(np.asarray(drawn)) for drawn in (phantom["image"], *phantom["masks"])]
-    return [Row(image, masks, phantom["image_id"], phantom["group_id"], split_of(phantom["group_id"]))]
-
-
-def main(argv: list[str] | None = None) -> Path:
-    """Build the data set from the command line's arguments."""
-    options = parser(__doc__, __file__)
-    options.add_argument("--num-rows", type=positive, default=1000)
-    options.add_argument("--size", type=positive, default=128, help="pixels of each side")
-    options.add_argument("--num-raters", type=positive, default=4)
-    options.add_argument("--seed", type=int, default=0)
-    args = options.parse_args(argv)
-    phantoms = phantom_rows(args.num_rows, args.size, args.num_raters, args.seed)
-    return build(args, "card_phantom.md", phantoms, make_row, provenance(args))
-
+from medseglatdiff.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["dataset", "phantom", *sys.argv[1:]]))

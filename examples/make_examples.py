@@ -14,7 +14,7 @@ import PIL.Image
 import pydicom
 from pydicom.data import get_testdata_file
 
-from medseglatdiff.phantom import chest_phantom_rows, photo_phantom_rows
+from medseglatdiff.data.phantom import chest_phantom_rows, photo_phantom_rows
 
 NODULES = {"nodule-small": 3, "nodule-at-chest-wall": 9, "nodule-solid": 23, "nodule-faint": 30}  # rows of seed 0
 NODULE_IN_DICOM = 22

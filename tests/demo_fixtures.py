@@ -13,7 +13,8 @@ import PIL.Image
 import PIL.PngImagePlugin
 import pydicom
 
-FOLDER = Path(__file__).parents[1] / "spaces" / "demo"
+ROOT = Path(__file__).parents[1]
+FOLDER, EXAMPLES = ROOT / "spaces" / "demo", ROOT / "src" / "medseglatdiff" / "demo" / "examples"
 SECRET = "Mustermann"  # what no page, log or number may show
 
 
@@ -45,7 +46,7 @@ def text_bomb() -> bytes:
 
 def dicom(syntax: str | None = None, **attributes) -> bytes:
     """The example under the name of a patient, with other attributes replaced or, where None, removed."""
-    dataset = pydicom.dcmread(FOLDER / "examples" / "nodule.dcm")
+    dataset = pydicom.dcmread(EXAMPLES / "nodule.dcm")
     identity = dict(PatientName=f"{SECRET}^Erika", PatientID=f"{SECRET}-1", PatientBirthDate="19640812")
     for name, value in (identity | attributes).items():
         if value is None:
@@ -62,7 +63,7 @@ def dicom(syntax: str | None = None, **attributes) -> bytes:
 @contextmanager
 def serve(pipelines: dict, folder: Path, problems: list[str] = ()) -> Iterator[tuple]:
     """The page on loopback, as `(demo, url)`; uploads and results lie in `folder`."""
-    from app import LAUNCH, build_demo
+    from medseglatdiff.demo.app import LAUNCH, build_demo
 
     with patch.dict(os.environ, {"GRADIO_TEMP_DIR": str(folder)}):
         demo = build_demo(pipelines, problems)

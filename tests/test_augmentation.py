@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from medseglatdiff.augmentation import affine_matrix, colour_jitter, dihedral, random_affine, undo_dihedral
-from medseglatdiff.data import seeded_generator
+from medseglatdiff.data.augmentation import affine_matrix, colour_jitter, dihedral, random_affine, undo_dihedral
+from medseglatdiff.data.splits import seeded_generator
 
 
 def warp(planes: torch.Tensor, **changes) -> torch.Tensor:

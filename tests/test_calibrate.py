@@ -1,6 +1,5 @@
 """Calibration on a validation split: counts and fits in closed form, and the command on a tiny pipeline."""
 
-import importlib
 import json
 import os
 import subprocess
@@ -13,37 +12,25 @@ import torch
 from conftest import TWO_PROCESSES, tiny_pipeline
 
 from medseglatdiff import MedSegLatDiffPipeline
-from medseglatdiff.aggregation import calibrate
-from medseglatdiff.data import open_split
-from medseglatdiff.evaluation import predict, read_raters
+from medseglatdiff.data.splits import open_split, read_raters
+from medseglatdiff.evaluation.rows import predict
 from medseglatdiff.metrics import generalized_energy_distance
+from medseglatdiff.pipeline.aggregation import calibrate
+from medseglatdiff.training import calibrate as calibrate_module
+from medseglatdiff.training import tally
 
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def calibrate_module():
-    sys.path.append(str(ROOT / "training"))  # at the end: training/evaluate.py must not hide the library
-    try:
-        yield importlib.import_module("calibrate")
-    finally:
-        sys.path.remove(str(ROOT / "training"))
-
-
-@pytest.fixture(scope="module")
-def tally_module(calibrate_module):
-    return importlib.import_module("tally")
-
-
-def test_pixels_are_counted_by_the_masks_that_hold_them(tally_module):
+def test_pixels_are_counted_by_the_masks_that_hold_them():
     masks = np.array([[[1, 1, 0, 0]], [[1, 0, 0, 0]]], bool)
     raters = np.array([[[1, 1, 0, 0]], [[1, 0, 0, 1]]], bool)
-    assert tally_module.count_held(masks, raters).tolist() == [[2, 1, 1], [0.5, 0.5, 1]]
+    assert tally.count_held(masks, raters).tolist() == [[2, 1, 1], [0.5, 0.5, 1]]
 
 
-def test_a_group_that_two_processes_share_is_counted_whole(tally_module):
+def test_a_group_that_two_processes_share_is_counted_whole():
     masks, raters = (np.random.default_rng(0).random((4, size, 6, 6)) < 0.5 for size in (3, 2))
-    whole, first, second = (tally_module.Tally() for _ in range(3))
+    whole, first, second = (tally.Tally() for _ in range(3))
     for index, group in enumerate("abba"):
         for own in (whole, (first, second)[index // 2]):
             own.add(masks[index], raters[index], group)
@@ -55,7 +42,7 @@ def test_a_group_that_two_processes_share_is_counted_whole(tally_module):
     assert (first.distances, first.matched, first.scores) == (whole.distances, whole.matched, whole.scores)
 
 
-def test_fit_is_isotonic_and_pins_the_empty_end(calibrate_module):
+def test_fit_is_isotonic_and_pins_the_empty_end():
     counts = np.array([[1000, 10, 10, 10, 20], [50, 4, 2, 6, 16]], float)  # frequencies .05, .4, .2, .6, .8
     calibration = calibrate_module.fit(counts)
     assert calibration["shares"] == [0, 0.25, 0.5, 0.75, 1]
@@ -64,7 +51,7 @@ def test_fit_is_isotonic_and_pins_the_empty_end(calibrate_module):
     assert (confidence.diff() > 0).all()  # every number of hypotheses keeps a threshold of its own
 
 
-def test_groups_that_agree_calibrate_and_groups_that_differ_do_not(calibrate_module):
+def test_groups_that_agree_calibrate_and_groups_that_differ_do_not():
     overconfident = np.array([[100, 10, 10, 10, 20], [0, 1, 3, 5, 12]], float)
     before, after = calibrate_module.cross_validate({str(group): overconfident for group in range(4)})
     confidences = np.array(calibrate_module.fit(overconfident)["confidences"])
@@ -76,13 +63,13 @@ def test_groups_that_agree_calibrate_and_groups_that_differ_do_not(calibrate_mod
     assert after == pytest.approx(80 / 280, rel=0.01)
 
 
-def test_dice_by_number_of_hypotheses(tally_module):
+def test_dice_by_number_of_hypotheses():
     masks = np.array([[[1, 1, 0, 0]], [[1, 0, 0, 0]]], bool)
     raters = np.array([[[1, 0, 0, 0]]], bool)
-    assert tally_module.dice_by_number(masks, raters) == pytest.approx([2 / 3, 1])
+    assert tally.dice_by_number(masks, raters) == pytest.approx([2 / 3, 1])
 
 
-def test_consensus_asks_for_fewer_hypotheses_where_that_finds_lesions_at_no_cost(calibrate_module):
+def test_consensus_asks_for_fewer_hypotheses_where_that_finds_lesions_at_no_cost():
     generator = np.random.default_rng(0)
     groups, non_empty = [str(index) for index in range(40)], np.arange(40) % 2 == 0
     scores = np.full((40, 4), 0.5) + generator.normal(0, 0.01, (40, 1))
@@ -95,7 +82,7 @@ def test_consensus_asks_for_fewer_hypotheses_where_that_finds_lesions_at_no_cost
     assert calibrate_module.choose_number(scores, non_empty, ["one", "two"] * 20) == 2  # too few groups to tell
 
 
-def test_spread_matches_best_among_those_as_near_as_the_nearest(calibrate_module):
+def test_spread_matches_best_among_those_as_near_as_the_nearest():
     generator = np.random.default_rng(0)
     groups = [str(index) for index in range(40)]
     noise = generator.normal(0, 0.05, (40, 3)) * [1, 1, 0]

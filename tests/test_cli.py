@@ -12,8 +12,10 @@ import torch
 from conftest import tiny_pipeline
 
 from medseglatdiff import MedSegLatDiffPipeline
-from medseglatdiff.cli import main, mean_pairwise_dice, output_names
+from medseglatdiff.cli import main
 from medseglatdiff.metrics import dice
+from medseglatdiff.pipeline.files import mean_pairwise_dice
+from medseglatdiff.pipeline.segment import output_names
 
 
 @pytest.fixture(scope="module")

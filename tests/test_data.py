@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 import torch
 
-from medseglatdiff.data import (
+from medseglatdiff.data.splits import (
     COLUMNS,
     load_split,
     one_hot,

@@ -7,8 +7,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from archives import Source
 from dataset_fixtures import write_folder, write_zip
+
+from medseglatdiff.builders.archives import Source
 
 FILES = {f"in/{name}": name.encode() * 1000 for name in ("a/1.png", "a/2.png", "b/1.png", "notes.txt")}
 

@@ -8,15 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-import cvc_clinicdb
-import folder
-import isic2018
-import lidc_idri
 import numpy as np
-import phantom
 import pytest
-from archives import Source
-from common import split_of
 from dataset_fixtures import (
     disc,
     encode,
@@ -28,11 +21,15 @@ from dataset_fixtures import (
     write_folder,
     write_zip,
 )
-from picture_files import BadFile, read_mask
+
+from medseglatdiff.builders import cvc_clinicdb, folder, isic2018, lidc_idri, phantom
+from medseglatdiff.builders.archives import Source
+from medseglatdiff.builders.build import split_of
+from medseglatdiff.builders.picture_files import BadFile, read_mask
 
 ROOT = Path(__file__).resolve().parent.parent
 
-BUILDERS = {module.__name__: module for module in (lidc_idri, cvc_clinicdb, isic2018, folder, phantom)}
+BUILDERS = {module.__name__.split(".")[-1]: module for module in (lidc_idri, cvc_clinicdb, isic2018, folder, phantom)}
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +39,7 @@ def own_cache(tmp_path, monkeypatch):
 
 def run(code: str) -> subprocess.Popen:
     """Python with the builders at hand, as a process of its own."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "dataset_scripts"), "PYTHONDONTWRITEBYTECODE": "1"}
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.PIPE, text=True)
 
 
@@ -216,7 +213,10 @@ def test_cards_say_everything_and_their_snippets_run(tmp_path, name):
     for split, facts in report["splits"].items():
         assert f"| {split} | {facts['rows']} | {facts['groups']} |" in card
     built = report["built_from"]
-    assert built["command"].startswith(f"python dataset_scripts/{name}.py ") and "medseglatdiff" in built["versions"]
+    assert (
+        built["command"].startswith(f"medseglatdiff dataset {name.replace('_', '-')} ")
+        and "medseglatdiff" in built["versions"]
+    )
     assert all(f"- {key}: `{value}`" in card for key, value in built.items())
     assert name == "phantom" or len(built[f"sha256 of {name}.zip"]) == 64
     scope = {}
@@ -229,8 +229,8 @@ def test_command_in_the_report_builds_the_same(tmp_path, monkeypatch):
     source = write_zip(tmp_path / "in.zip", isic())
     out = isic2018.main([str(source), "--size", "8", "--square", "--skip-bad", "--out", str(tmp_path / "out")])
     command = json.loads((out / "report.json").read_text())["built_from"]["command"]
-    assert command == "python dataset_scripts/isic2018.py in.zip --out out --skip-bad --size 8 --square"
-    isic2018.main([*command.split()[2:], "--overwrite"])
+    assert command == "medseglatdiff dataset isic2018 in.zip --out out --skip-bad --size 8 --square"
+    isic2018.main([*command.split()[3:], "--overwrite"])
     assert json.loads((out / "report.json").read_text())["built_from"]["command"] == command
 
 

@@ -2,13 +2,14 @@
 
 import io
 
-import lidc_idri
 import numpy as np
 import pytest
-from archives import Source
 from dataset_fixtures import rows_of, write_folder
-from lidc_contours import parse_annotations
-from lidc_dicom import series_jobs, series_rows, series_strays
+
+from medseglatdiff.builders import lidc_idri
+from medseglatdiff.builders.archives import Source
+from medseglatdiff.builders.lidc_contours import parse_annotations
+from medseglatdiff.builders.lidc_dicom import series_jobs, series_rows, series_strays
 
 pydicom = pytest.importorskip("pydicom", reason="DICOM needs pydicom")
 WINDOW = (-600.0, 1500.0)

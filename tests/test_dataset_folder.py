@@ -4,13 +4,14 @@ import io
 import json
 from pathlib import Path
 
-import folder
 import numpy as np
 import PIL.ExifTags
 import PIL.Image
 import pytest
-from common import split_of
 from dataset_fixtures import disc, encode, nothing_left, rgb, rows_of, write_folder
+
+from medseglatdiff.builders import folder
+from medseglatdiff.builders.build import split_of
 
 DEEP = (np.arange(256, dtype=np.uint16) * 200).reshape(16, 16)
 
@@ -81,7 +82,7 @@ def test_images_stay_as_their_pixels_lie(tmp_path, orientation):
 
 
 def test_dicom_becomes_what_the_package_reads(tmp_path):
-    from medseglatdiff.dicom import read_dicom
+    from medseglatdiff.data.dicom import read_dicom
 
     data = dicom_file()
     (row,) = build(tmp_path, {"images/ct.dcm": data, "masks/ct.png": encode(disc(9, side=128))}).values()

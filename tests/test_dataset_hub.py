@@ -5,21 +5,20 @@ import os
 import subprocess
 import sys
 
-from dataset_fixtures import ROOT, one_of_each
+from dataset_fixtures import one_of_each
 from local_hub import FakeHub
 
 CLIENT = """
 import json, sys
 import numpy as np
-sys.path.insert(0, sys.argv[1])
-import cvc_clinicdb, folder, isic2018, lidc_idri, phantom
+from medseglatdiff.builders import cvc_clinicdb, folder, isic2018, lidc_idri, phantom
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
-from medseglatdiff.data import open_split
+from medseglatdiff.data.splits import open_split
 
 found = {}
-for builder, arguments in json.loads(sys.argv[2]).items():
-    repo, out = f"tester/{builder}", f"{sys.argv[3]}/{builder.replace('_', '-')}"
+for builder, arguments in json.loads(sys.argv[1]).items():
+    repo, out = f"tester/{builder}", f"{sys.argv[2]}/{builder.replace('_', '-')}"
     globals()[builder].main([*arguments, "--out", out, "--push-to-hub", repo])
     here, there = load_dataset(out), load_dataset(repo)
     assert here.keys() == there.keys()
@@ -44,7 +43,7 @@ def test_every_set_survives_push_and_load_by_id(tmp_path):
         env = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_test"}
         env |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
         arguments = json.dumps(one_of_each(tmp_path))
-        command = [sys.executable, "-c", CLIENT, str(ROOT / "dataset_scripts"), arguments, str(tmp_path)]
+        command = [sys.executable, "-c", CLIENT, arguments, str(tmp_path)]
         done = subprocess.run(command, env=env, capture_output=True, text=True)
         pushed = {name: [title for _, title, _ in repo.commits] for (_, name), repo in hub.repos.items()}
         held = {name: set(repo.commits[-1][2]) for (_, name), repo in hub.repos.items()}

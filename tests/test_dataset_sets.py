@@ -1,18 +1,17 @@
 """ISIC-2018, CVC-ClinicDB and phantoms: layouts, sizes and splits of each."""
 
-import cvc_clinicdb
-import isic2018
 import numpy as np
-import phantom
 import pytest
-from common import split_of
 from dataset_fixtures import cvc, disc, isic, rows_of, write_folder, write_zip
+
+from medseglatdiff.builders import cvc_clinicdb, isic2018, phantom
+from medseglatdiff.builders.build import split_of
 
 SPLITS = ("train", "validation", "test")
 
 
 def test_phantoms_equal_what_the_package_draws(tmp_path):
-    from medseglatdiff.phantom import phantom_rows
+    from medseglatdiff.data.phantom import phantom_rows
 
     rows = rows_of(phantom.main(["--num-rows", "12", "--size", "32", "--seed", "3", "--out", str(tmp_path / "out")]))
     for expected in phantom_rows(12, 32, 4, seed=3):

@@ -1,26 +1,26 @@
 """The demo's endpoint `/segment`, called by `gradio_client` as users call it."""
 
-import importlib.util
 import os
 import re
+import runpy
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
-import limits
 import numpy as np
 import psutil
 import pytest
-import texts
 import torch
-from app import build_demo, find_models, load_pipelines
 from conftest import tiny_pipeline
-from demo_fixtures import FOLDER, SECRET, dicom, phantom_png, png_bomb, serve
+from demo_fixtures import EXAMPLES, FOLDER, ROOT, SECRET, dicom, phantom_png, png_bomb, serve
 from gradio.route_utils import delete_files_created_by_app
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from sampling import CHUNK
 
-from medseglatdiff.images import load_image
+from medseglatdiff.data.images import load_image
+from medseglatdiff.demo import limits, texts
+from medseglatdiff.demo.app import build_demo, find_models, load_pipelines
+from medseglatdiff.demo.sampling import CHUNK
 
 MODEL = "medseglatdiff-lidc-idri"  # the name in the README's snippet
 
@@ -65,12 +65,12 @@ def expected(image: Path, num_masks: int, steps: int, seed: int) -> np.ndarray:
 
 def test_the_snippet_of_the_readme_runs(served, monkeypatch, capsys):
     snippet = re.search(r"```python\n(.*?)```", (FOLDER / "README.md").read_text(), re.S).group(1)
-    monkeypatch.chdir(FOLDER)
+    monkeypatch.chdir(EXAMPLES)
     names = {}
     exec(snippet.replace("ORG/medseglatdiff-demo", served[1]), names)
     with np.load(names["arrays"]) as arrays:
         masks = arrays["masks"]
-    np.testing.assert_array_equal(masks, expected(FOLDER / "examples" / "nodule-solid.png", 8, 10, 0))
+    np.testing.assert_array_equal(masks, expected(EXAMPLES / "nodule-solid.png", 8, 10, 0))
     assert str([int(mask.sum()) for mask in masks]) in capsys.readouterr().out
     assert len(zipfile.ZipFile(names["masks"]).namelist()) == 8 + 3 and names["dicom"] is None
 
@@ -124,9 +124,7 @@ def test_dicom_in_dicom_out_and_no_patient_data_elsewhere(client, upload, capfd)
 
 
 def test_clients_at_once_get_their_own_masks(served, tmp_path):
-    spec = importlib.util.spec_from_file_location("demo_load", FOLDER.parents[1] / "benchmarks" / "demo_load.py")
-    demo_load = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(demo_load)
+    demo_load = SimpleNamespace(**runpy.run_path(str(ROOT / "benchmarks" / "demo_load.py"), run_name="demo_load"))
     (tmp_path / "image.png").write_bytes(phantom_png())
     calls = demo_load.run_clients(served[1], tmp_path / "image.png", MODEL, 8, 2, num_masks=CHUNK + 1, steps=2)
     answers = demo_load.expected(tiny_pipeline(), tmp_path / "image.png", num_masks=CHUNK + 1, steps=2)

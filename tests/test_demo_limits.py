@@ -4,7 +4,6 @@ import io
 import logging
 import warnings
 
-import limits
 import numpy as np
 import PIL.Image
 import pydicom
@@ -12,10 +11,11 @@ import pytest
 from demo_fixtures import SECRET, dicom, phantom_png, png, png_bomb, text_bomb
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from limits import InputError, check_settings, read_upload
 from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
-from medseglatdiff.images import load_image
+from medseglatdiff.data.images import load_image
+from medseglatdiff.demo import limits
+from medseglatdiff.demo.limits import InputError, check_settings, read_upload
 
 
 def encapsulated() -> bytes:

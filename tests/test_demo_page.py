@@ -7,19 +7,18 @@ import threading
 import zipfile
 from pathlib import Path
 
-import limits
 import numpy as np
 import PIL.Image
 import pytest
-import texts
 import torch
 from conftest import tiny_pipeline
 from demo_fixtures import SECRET, dicom, phantom_png, png_bomb, serve
-from example_images import EXAMPLES
 from playwright.sync_api import expect, sync_playwright
-from sampling import CHUNK
 
-from medseglatdiff.images import load_image
+from medseglatdiff.data.images import load_image
+from medseglatdiff.demo import limits, texts
+from medseglatdiff.demo.example_images import EXAMPLES
+from medseglatdiff.demo.sampling import CHUNK
 
 MASKS, STEPS = CHUNK + 2, 2
 TIMEOUT = 15_000  # ms: Playwright's own 5 s are few on a machine that does other things too

@@ -7,24 +7,24 @@ from pathlib import Path
 
 import gradio
 import highdicom
-import limits
 import numpy as np
 import PIL.Image
 import pytest
-import texts
 import torch
 from conftest import PAPER_PRESET, tiny_pipeline
-from demo_fixtures import FOLDER, SECRET, dicom, phantom_png
-from downloads import write_downloads, write_numbers
-from example_images import EXAMPLES
-from handlers import Handlers, redraw
+from demo_fixtures import EXAMPLES as EXAMPLES_FOLDER
+from demo_fixtures import FOLDER, ROOT, SECRET, dicom, phantom_png
 from huggingface_hub import SpaceCard
-from limits import Upload, read_upload
-from pictures import display_size, draw_outlines, draw_tiles
-from sampling import CHUNK, Job, Segmentation
 
-from medseglatdiff.cli import mean_pairwise_dice
+from medseglatdiff.demo import limits, texts
+from medseglatdiff.demo.downloads import write_downloads, write_numbers
+from medseglatdiff.demo.example_images import EXAMPLES
+from medseglatdiff.demo.handlers import Handlers, redraw
+from medseglatdiff.demo.limits import Upload, read_upload
+from medseglatdiff.demo.pictures import display_size, draw_outlines, draw_tiles
+from medseglatdiff.demo.sampling import CHUNK, Job, Segmentation
 from medseglatdiff.overview import colour_of
+from medseglatdiff.pipeline.files import mean_pairwise_dice
 
 
 def run(job: Job) -> Segmentation:
@@ -162,7 +162,7 @@ def test_words_tell_range_threshold_and_empty_hypotheses():
 
 
 def test_examples_are_those_of_the_repository():
-    ours, theirs = FOLDER / "examples", FOLDER.parents[1] / "examples"
+    ours, theirs = EXAMPLES_FOLDER, ROOT / "examples"
     for path in theirs.iterdir():
         if path.suffix in (".png", ".dcm"):
             assert (ours / path.name).read_bytes() == path.read_bytes()

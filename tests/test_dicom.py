@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medseglatdiff.dicom import is_dicom, pixel_spacing, read_dicom
-from medseglatdiff.images import load_image, preprocess
+from medseglatdiff.data.dicom import is_dicom, pixel_spacing, read_dicom
+from medseglatdiff.data.images import load_image, preprocess
 
 pydicom = pytest.importorskip("pydicom", reason="needs the extra `dicom`")
 from pydicom.data import get_testdata_file  # noqa: E402

@@ -1,12 +1,10 @@
 """The evaluation command with a tiny real pipeline on phantoms: sums, resuming, processes, plots, options."""
 
-import importlib.util
 import json
 import os
 import resource
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +16,10 @@ from conftest import TWO_PROCESSES
 from diffusers import DDIMScheduler
 
 from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffUNet, MedSegLatDiffVAE
-from medseglatdiff.evaluation import measure_row, predict
-from medseglatdiff.phantom import phantom_rows
-from medseglatdiff.summary import summarize
+from medseglatdiff.data.phantom import phantom_rows
+from medseglatdiff.evaluation import evaluate
+from medseglatdiff.evaluation.rows import measure_row, predict
+from medseglatdiff.evaluation.summary import summarize
 
 TRAINING = Path(__file__).parents[1] / "training"
 LIMIT = 11  # no multiple of the batch of 8, nor of two processes
@@ -48,24 +47,13 @@ def pipeline_folder(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def evaluate():
-    """training/evaluate.py under a name of its own, since a library is called `evaluate` too."""
-    sys.path.insert(0, str(TRAINING))
-    spec = importlib.util.spec_from_file_location("training_evaluate", TRAINING / "evaluate.py")
-    command = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(command)
-    yield command
-    sys.path.remove(str(TRAINING))
-
-
 def command_line(folder: Path, out: Path, *more: str) -> list[str]:
     shared = ["--pipeline", folder, "--dataset", "phantom", "--num-masks", "4", "--limit", LIMIT, "--out", out]
     return [str(word) for word in (*shared, *more)]
 
 
 @pytest.fixture(scope="module")
-def finished(evaluate, pipeline_folder, tmp_path_factory) -> Path:
+def finished(pipeline_folder, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("evaluation") / "results.json"
     evaluate.main(command_line(pipeline_folder, out, "--steps", "2", "3"))
     return out
@@ -96,7 +84,7 @@ def test_results_are_the_means_of_the_table(finished):
     assert results["by_num_masks"]["4"]["ged"] == results["metrics"]["ged"]
     assert results["versions"]["torch"] == torch.__version__ and len(results["git_commit"] or "0" * 40) == 40
     assert min(results[name] for name in ("masks_per_second", "wall_seconds", "peak_memory_bytes")) > 0
-    assert results["command"].startswith("accelerate launch training/evaluate.py --pipeline ")
+    assert results["command"].startswith("accelerate launch -m medseglatdiff evaluate --pipeline ")
     assert results["seed"] == 0 and len(results["data_fingerprint"]) == 16
 
 
@@ -115,7 +103,7 @@ def test_plots_are_written(finished):
             assert len(np.unique(np.asarray(picture.convert("L")))) > 20  # not blank
 
 
-def test_a_full_disk_leaves_nothing_half_written(evaluate, pipeline_folder, tmp_path):
+def test_a_full_disk_leaves_nothing_half_written(pipeline_folder, tmp_path):
     """No file may grow beyond 4 kB, so the table of the images cannot be written."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
@@ -127,8 +115,8 @@ def test_a_full_disk_leaves_nothing_half_written(evaluate, pipeline_folder, tmp_
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_one_rater_gets_plots_too(evaluate, pipeline, tmp_path):
-    from plots import save_plots
+def test_one_rater_gets_plots_too(pipeline, tmp_path):
+    from medseglatdiff.evaluation.plots import save_plots
 
     rows = [row | {"masks": row["masks"][:1]} for row in phantom_rows(5, size=32, num_raters=1)]
     predictions = predict(pipeline, rows, 2, 1, seed=0)
@@ -156,7 +144,7 @@ def test_two_processes_give_the_numbers_of_one(finished, pipeline_folder, tmp_pa
             assert two["metrics"][name]["value"] == pytest.approx(entry["value"], abs=5e-4), name
 
 
-def test_other_settings_of_a_pipeline_are_another_evaluation(evaluate, pipeline_folder, tmp_path):
+def test_other_settings_of_a_pipeline_are_another_evaluation(pipeline_folder, tmp_path):
     """What calibrate.py changes lies in model_index.json alone; finished images of before must not count."""
     folder = shutil.copytree(pipeline_folder, tmp_path / "pipeline")
     options = evaluate.parse_arguments(command_line(folder, tmp_path / "results.json"))
@@ -167,10 +155,10 @@ def test_other_settings_of_a_pipeline_are_another_evaluation(evaluate, pipeline_
     assert evaluate.parts_folder(options, 2, "no") != before
 
 
-def test_interrupted_evaluation_resumes(evaluate, finished, pipeline_folder, tmp_path, monkeypatch):
+def test_interrupted_evaluation_resumes(finished, pipeline_folder, tmp_path, monkeypatch):
     folder = shutil.copytree(pipeline_folder, tmp_path / "pipeline")
     out = folder / "results.json"  # where a card reads it: what is written there must not look like another model
-    monkeypatch.setattr(evaluate, "IMAGES_PER_PART", 8)
+    monkeypatch.setattr("IMAGES_PER_PART", 8)
     measured = []
 
     def interrupted(row, *arguments):
@@ -180,7 +168,7 @@ def test_interrupted_evaluation_resumes(evaluate, finished, pipeline_folder, tmp
         return measure_row(row, *arguments)
 
     words = command_line(folder, out, "--steps", "3")
-    monkeypatch.setattr(evaluate, "measure_row", interrupted)
+    monkeypatch.setattr("measure_row", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate.main(words)
     assert not out.exists() and len(measured) == 9
@@ -195,7 +183,7 @@ def test_interrupted_evaluation_resumes(evaluate, finished, pipeline_folder, tmp
     assert not out.with_suffix(".parts").exists()
 
 
-def test_degenerate_predictors_alone_need_no_model(evaluate, tmp_path):
+def test_degenerate_predictors_alone_need_no_model(tmp_path):
     out = tmp_path / "results.json"
     evaluate.main(["--dataset", "phantom", "--limit", "3", "--num-masks", "4", "--out", str(out)])
     results = json.loads(out.read_text())
@@ -212,13 +200,13 @@ BAD_OPTIONS = {
 
 
 @pytest.mark.parametrize("words", BAD_OPTIONS)
-def test_bad_options_are_refused(evaluate, words, capsys):
+def test_bad_options_are_refused(words, capsys):
     with pytest.raises(SystemExit):
         evaluate.parse_arguments(["--dataset", "phantom", *words.split()])
     assert BAD_OPTIONS[words] in capsys.readouterr().err
 
 
-def test_scheduler_noise_and_own_steps_of_the_checkpoint(evaluate, pipeline_folder, tmp_path, capsys):
+def test_scheduler_noise_and_own_steps_of_the_checkpoint(pipeline_folder, tmp_path, capsys):
     results = {}
     for noise in ("zero", "same"):
         out = tmp_path / noise / "results.json"

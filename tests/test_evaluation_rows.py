@@ -5,7 +5,8 @@ import PIL.Image
 import pytest
 from conftest import tiny_pipeline
 
-from medseglatdiff.evaluation import (
+from medseglatdiff.data.phantom import phantom_rows
+from medseglatdiff.evaluation.rows import (
     degenerate_samples,
     measure_row,
     measure_samples,
@@ -14,7 +15,6 @@ from medseglatdiff.evaluation import (
     read_raters,
 )
 from medseglatdiff.metrics import diversity
-from medseglatdiff.phantom import phantom_rows
 
 
 def test_noise_depends_on_image_and_seed_alone(pipeline):

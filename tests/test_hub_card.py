@@ -11,12 +11,12 @@ import pytest
 from conftest import tiny_pipeline
 from huggingface_hub import DatasetCard, ModelCard
 
-from medseglatdiff.cards import training_facts
-from medseglatdiff.cards_results import result_facts
-from medseglatdiff.evaluation import measure_row, predict
-from medseglatdiff.hub import folder_card, model_card
-from medseglatdiff.phantom import phantom_rows
-from medseglatdiff.summary import summarize
+from medseglatdiff.data.phantom import phantom_rows
+from medseglatdiff.evaluation.rows import measure_row, predict
+from medseglatdiff.evaluation.summary import summarize
+from medseglatdiff.hub.cards import training_facts
+from medseglatdiff.hub.publish import folder_card, model_card
+from medseglatdiff.hub.result_cards import result_facts
 
 ROOT = Path(__file__).resolve().parents[1]
 PIPELINES = sorted(path.parent for path in ROOT.glob("pipelines/*/model_index.json"))
@@ -43,7 +43,7 @@ def results() -> dict:
 def settings() -> dict:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "training"))
-        from config import Config
+        from medseglatdiff.training.config import Config
     run = {"step": 1234, "best_score": 0.5, "best_step": 1100, "wall_hours": 1.25, "cpu_hours": 2.5}
     return {
         "config": dataclasses.asdict(Config()),
@@ -102,7 +102,7 @@ def test_chosen_masks_are_told(results):
 
 @pytest.fixture(scope="module")
 def dataset_card() -> DatasetCard:
-    template = (ROOT / "dataset_scripts" / "card_lidc_idri.md").read_text("utf-8")
+    template = (ROOT / "src" / "medseglatdiff" / "builders" / "card_lidc_idri.md").read_text("utf-8")
     facts = dict(
         splits="| split | rows |\n|---|---|\n| train | 9,641 |", built="", dropped="", skipped="", duplicates=""
     )
@@ -190,7 +190,7 @@ def test_one_rater_and_three_classes():
 
 
 def test_a_licence_without_a_known_name_keeps_its_own(results):
-    data = DatasetCard((ROOT / "dataset_scripts" / "card_cvc_clinicdb.md").read_text("utf-8"))
+    data = DatasetCard((ROOT / "src" / "medseglatdiff" / "builders" / "card_cvc_clinicdb.md").read_text("utf-8"))
     card = model_card(tiny_pipeline(), {}, results, repo_id="a/b", dataset_card=data)
     assert (card.data.license, card.data.license_name) == ("other", "research-and-education-only")
     assert "**Licence of the training data.** research-and-education-only; its terms" in card.text

@@ -27,7 +27,7 @@ found = {}
 """
 UPLOADS = """
 from huggingface_hub import HfApi
-from medseglatdiff.hub import publish
+from medseglatdiff.hub.publish import publish
 api, folder, other = HfApi(), *sys.argv[1:]  # the Hub keeps weights that it was once sent: a cut needs new ones
 # 1. one cut: the retry finishes
 fault(["PUT", "/lfs/", "cut upload"])

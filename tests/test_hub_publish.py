@@ -1,6 +1,5 @@
 """Publish, then load by id in a fresh process with an empty cache, by every route; the card on the Hub is ours."""
 
-import importlib
 import json
 import re
 
@@ -11,7 +10,8 @@ from hub_fixtures import MODEL, ROOT, TOKEN, folder, hub  # noqa: F401
 from huggingface_hub import ModelCard
 
 from medseglatdiff import MedSegLatDiffPipeline
-from medseglatdiff.hub import PIPELINE_SHIM, publish, stage
+from medseglatdiff.hub.command import main as command
+from medseglatdiff.hub.publish import PIPELINE_SHIM, publish, stage
 
 SEGMENT = """
 import sys
@@ -57,12 +57,11 @@ assert np.array_equal(masks(MedSegLatDiffPipeline.from_pretrained(sys.argv[1])),
 """
 AGAIN = """
 import sys
-from medseglatdiff.hub import publish
+from medseglatdiff.hub.publish import publish
 publish(sys.argv[1], "tester/again")
 publish(sys.argv[2], "tester/again")
 publish(sys.argv[1], "tester/again", revision="half", private=True)
-sys.path.insert(0, "training")
-import publish as command
+from medseglatdiff.hub import command
 command.main(["--space", "spaces/medseg_metrics", "--repo-id", "tester/medseg_metrics"])
 command.main(["--space", "spaces/demo", "--repo-id", "tester/demo"])
 """
@@ -136,13 +135,6 @@ def test_space_is_published_with_the_namespace_in_its_readme(again, name):
     }
 
 
-@pytest.fixture
-def command(monkeypatch):
-    """training/publish.py in this process, for what needs no Hub."""
-    monkeypatch.syspath_prepend(str(ROOT / "training"))
-    return importlib.import_module("publish").main
-
-
 def test_where_a_pipeline_was_loaded_from_stays_private(tmp_path):
     secret = tmp_path / "somebody"
     tiny_pipeline().save_pretrained(secret)
@@ -154,7 +146,7 @@ def test_where_a_pipeline_was_loaded_from_stays_private(tmp_path):
     MedSegLatDiffPipeline.from_pretrained(tmp_path / "staged")
 
 
-def test_dry_run_writes_the_card_and_uploads_nothing(hub, folder, command, capsys):  # noqa: F811
+def test_dry_run_writes_the_card_and_uploads_nothing(hub, folder, capsys):  # noqa: F811
     requests = len(hub.log)
     command([str(folder), "--repo-id", "tester/dry", "--dry-run"])
     listed = capsys.readouterr().out
@@ -163,10 +155,10 @@ def test_dry_run_writes_the_card_and_uploads_nothing(hub, folder, command, capsy
     assert 'from_pretrained("tester/dry")' in (folder / "README.md").read_text("utf-8")
 
 
-def test_cards_of_several_folders_at_once(command, tmp_path):
+def test_cards_of_several_folders_at_once(tmp_path):
     for name in ("one", "two"):
         tiny_pipeline().save_pretrained(tmp_path / name)
-    data = ROOT / "dataset_scripts" / "card_phantom.md"
+    data = ROOT / "src" / "medseglatdiff" / "builders" / "card_phantom.md"
     command([str(tmp_path / "one"), str(tmp_path / "two"), "--card-only", "--dataset-card", str(data)])
     for name in ("one", "two"):
         assert (tmp_path / name / "dataset.md").read_bytes() == data.read_bytes()
@@ -184,7 +176,7 @@ def test_cards_of_several_folders_at_once(command, tmp_path):
         (["FOLDER", "FOLDER", "--repo-id", "a/b"], "`folder` must be one folder"),
     ],
 )
-def test_wrong_use_is_told_in_a_line(folder, arguments, message, command, capsys):  # noqa: F811
+def test_wrong_use_is_told_in_a_line(folder, arguments, message, capsys):  # noqa: F811
     with pytest.raises(SystemExit) as error:
         command([str(folder) if argument == "FOLDER" else argument for argument in arguments])
     assert message in str(error.value) + capsys.readouterr().err

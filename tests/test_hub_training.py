@@ -29,10 +29,9 @@ SETTINGS = dict(
 )
 TRAIN = """
 import json, sys
-sys.path.insert(0, "training")
-from config import Config
-from train import main
-main(Config(**json.loads(sys.argv[1])))
+from medseglatdiff.training.config import Config
+from medseglatdiff.training.train import run
+run(Config(**json.loads(sys.argv[1])))
 """
 
 
@@ -69,7 +68,7 @@ def test_card_tells_how_it_was_trained(run, hub: Hub):  # noqa: F811
 
 def test_settings_that_do_not_fit_are_refused(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(ROOT / "training"))
-    from config import Config
+    from medseglatdiff.training.config import Config
 
     with pytest.raises(ValueError, match="`hub_model_id` must be"):
         Config(push_to_hub=True)

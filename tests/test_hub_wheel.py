@@ -23,7 +23,7 @@ import importlib.util, sys
 import numpy as np, torch
 import medseglatdiff
 from medseglatdiff import MedSegLatDiffPipeline
-from medseglatdiff.hub import model_card
+from medseglatdiff.hub.publish import model_card
 assert medseglatdiff.__file__.startswith(sys.prefix), medseglatdiff.__file__
 assert not any(map(importlib.util.find_spec, ("accelerate", "datasets", "scipy", "gradio", "matplotlib")))
 pipeline = MedSegLatDiffPipeline.from_pretrained(sys.argv[1])
@@ -38,8 +38,8 @@ import medseglatdiff
 assert medseglatdiff.__file__.startswith(sys.argv[2]), medseglatdiff.__file__
 from medseglatdiff import MedSegLatDiffPipeline
 from diffusers import AutoModel
-assert type(MedSegLatDiffPipeline.from_pretrained(sys.argv[1]).unet).__module__ == "medseglatdiff.denoiser"
-assert type(AutoModel.from_pretrained(sys.argv[1], subfolder="unet")).__module__ == "medseglatdiff.denoiser"
+assert type(MedSegLatDiffPipeline.from_pretrained(sys.argv[1]).unet).__module__ == "medseglatdiff.networks.denoiser"
+assert type(AutoModel.from_pretrained(sys.argv[1], subfolder="unet")).__module__ == "medseglatdiff.networks.denoiser"
 """
 STORED_INDEX = {
     "_class_name": "MedSegLatDiffPipeline",
@@ -73,9 +73,11 @@ def wheel(tmp_path_factory) -> Path:
 
 def test_wheel_holds_the_package_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    modules = {f"medseglatdiff/{path.name}" for path in (ROOT / "src" / "medseglatdiff").iterdir() if path.is_file()}
+    files = [path for path in (ROOT / "src").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    modules = {path.relative_to(ROOT / "src").as_posix() for path in files}
     assert modules == {name for name in names if not name.split("/")[0].endswith(".dist-info")}
-    assert {"medseglatdiff/model_card.md", "medseglatdiff/py.typed"} <= modules
+    expected = {"py.typed", "hub/model_card.md", "builders/card_folder.md", "training/configs/phantom.json"}
+    assert {f"medseglatdiff/{name}" for name in expected} <= modules
 
 
 def test_wheel_alone_loads_by_id_and_segments(wheel, hub: Hub, folder, tmp_path):  # noqa: F811
@@ -103,12 +105,14 @@ def test_a_stored_checkpoint_outlives_the_renaming_of_a_module(folder, tmp_path,
     # 1. today's index is the stored one
     index = json.loads((folder / "model_index.json").read_text())
     assert {name: index[name] for name in STORED_INDEX} == STORED_INDEX
-    # 2. a package in which unet.py is called denoiser.py
+    # 2. a package in which models/unet.py is called networks/denoiser.py
     package = tmp_path / "medseglatdiff"
     shutil.copytree(ROOT / "src" / "medseglatdiff", package)
-    (package / "unet.py").rename(package / "denoiser.py")
-    for path in package.glob("*.py"):
-        path.write_text(path.read_text("utf-8").replace("from .unet import", "from .denoiser import"), "utf-8")
+    (package / "models" / "unet.py").rename(package / "models" / "denoiser.py")
+    (package / "models").rename(package / "networks")
+    for path in package.rglob("*.py"):
+        text = path.read_text("utf-8").replace("models.unet import", "networks.denoiser import")
+        path.write_text(text.replace("models.", "networks."), "utf-8")
     hub.python(RENAMED, tmp_path / "home", folder, tmp_path, PYTHONPATH=str(tmp_path))
 
 

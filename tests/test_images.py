@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import tiny_pipeline
 
-from medseglatdiff.images import as_image_list, load_image, preprocess, resize_probabilities, to_channels
+from medseglatdiff.data.images import as_image_list, load_image, preprocess, resize_probabilities, to_channels
 
 GREY = np.arange(0, 240, 2, dtype=np.uint8).reshape(10, 12)  # every pixel another value
 RGB = np.stack([GREY, GREY[::-1], GREY[:, ::-1]], axis=-1)

@@ -1,10 +1,10 @@
 """The `evaluate` module, loaded from its folder as users load it, and its page."""
 
 import doctest
-import importlib.util
 import json
-import sys
+import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import evaluate
 import gradio as gr
@@ -14,7 +14,7 @@ import pytest
 from hub_fixtures import hub  # noqa: F401 (a fixture)
 
 from medseglatdiff import metrics
-from medseglatdiff.phantom import phantom_rows
+from medseglatdiff.data.phantom import phantom_rows
 
 FOLDER = Path(__file__).parents[1] / "spaces" / "medseg_metrics"
 
@@ -104,11 +104,7 @@ def test_unknown_configuration_is_refused(load):
 
 @pytest.fixture(scope="module")
 def app():
-    spec = importlib.util.spec_from_file_location("medseg_metrics_app", FOLDER / "app.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return SimpleNamespace(**runpy.run_path(str(FOLDER / "app.py"), run_name="app"))
 
 
 def test_page_measures_png_and_npz(app, raters, tmp_path):

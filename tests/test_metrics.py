@@ -13,7 +13,7 @@ from monai.metrics import DiceMetric, MeanIoU
 from sklearn.metrics import f1_score, jaccard_score
 
 from medseglatdiff import metrics
-from medseglatdiff.bootstrap import bootstrap_interval
+from medseglatdiff.metrics.bootstrap import bootstrap_interval
 
 
 def masks(most: int = 5) -> st.SearchStrategy:

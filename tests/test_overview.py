@@ -5,8 +5,8 @@ import PIL.Image
 import pytest
 import torch
 
-from medseglatdiff.aggregation import aggregate
 from medseglatdiff.overview import COLOURS, PANEL, VIRIDIS, colour_map, colour_of, draw_overview, outline
+from medseglatdiff.pipeline.aggregation import aggregate
 
 
 def draw(masks: np.ndarray, image: np.ndarray | None = None, num_classes: int = 1, title: str = "scan.png"):

@@ -1,6 +1,7 @@
 """Phantoms: the same for the same seed, raters who disagree, empty masks, and nodules set into a real CT patch."""
 
-import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,10 @@ import PIL.Image
 import pytest
 from scipy.ndimage import label
 
-from medseglatdiff.data import PHANTOM_ROWS, open_split
-from medseglatdiff.images import load_image
+from medseglatdiff.data.images import load_image
+from medseglatdiff.data.phantom import PHOTOS, chest_patch, chest_phantom_rows, phantom_rows, photo_phantom_rows
+from medseglatdiff.data.splits import PHANTOM_ROWS, open_split
 from medseglatdiff.metrics import diversity
-from medseglatdiff.phantom import PHOTOS, chest_patch, chest_phantom_rows, phantom_rows, photo_phantom_rows
 
 MAKERS = [phantom_rows, chest_phantom_rows]
 
@@ -92,10 +93,7 @@ def test_nodules_are_set_into_the_ct_patch():
 
 def test_the_examples_are_what_their_script_makes(tmp_path):
     folder = Path(__file__).parents[1] / "examples"
-    spec = importlib.util.spec_from_file_location("make_examples", folder / "make_examples.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    script.main(tmp_path)
+    subprocess.run([sys.executable, str(folder / "make_examples.py"), str(tmp_path)], check=True)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {path.name for path in folder.iterdir() if path.suffix in (".png", ".dcm")}
     for name in names:

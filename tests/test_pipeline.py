@@ -11,7 +11,7 @@ from conftest import DEFAULT_PRESET, PAPER_PRESET, tiny_pipeline, tiny_unet, tin
 from diffusers import DDPMScheduler, DiffusionPipeline, DPMSolverMultistepScheduler, HeunDiscreteScheduler
 
 from medseglatdiff import MedSegLatDiffPipeline
-from medseglatdiff.aggregation import aggregate, binary_entropy, calibrate
+from medseglatdiff.pipeline.aggregation import aggregate, binary_entropy, calibrate
 
 
 def seeded(count: int) -> list[torch.Generator]:

@@ -6,7 +6,7 @@ import torch
 from conftest import tiny_pipeline
 
 from medseglatdiff import MedSegLatDiffPipeline
-from medseglatdiff.augmentation import dihedral, undo_dihedral
+from medseglatdiff.data.augmentation import dihedral, undo_dihedral
 
 
 def test_symmetries_take_turns():

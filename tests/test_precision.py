@@ -1,15 +1,10 @@
 """The precision that training takes by itself."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-sys.path.append(str(Path(__file__).parents[1] / "training"))  # at the end, as in test_training.py
-
-from config import Config  # noqa: E402
-from precision import native_precision  # noqa: E402
+from medseglatdiff.training.config import Config
+from medseglatdiff.training.precision import native_precision
 
 
 @pytest.mark.parametrize(("capability", "expected"), [("AVX512", "bf16"), ("AVX2", "no"), ("DEFAULT", "no")])

@@ -7,7 +7,7 @@ from conftest import tiny_pipeline
 
 from medseglatdiff import MedSegLatDiffPipeline
 from medseglatdiff.losses import jaccard_distances
-from medseglatdiff.selection import representatives
+from medseglatdiff.pipeline.selection import representatives
 
 
 def squares(*sides: int) -> torch.Tensor:

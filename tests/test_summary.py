@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from medseglatdiff.evaluation import measure_prediction
+from medseglatdiff.evaluation.rows import measure_prediction
+from medseglatdiff.evaluation.summary import summarize
 from medseglatdiff.metrics import diversity
-from medseglatdiff.summary import summarize
 
 
 def perfect_row(image_id: str, area: int, raters: int = 2) -> dict:

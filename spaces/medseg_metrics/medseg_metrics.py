@@ -4,7 +4,8 @@ import datasets
 import evaluate
 import numpy as np
 
-from medseglatdiff import boundary, calibration, metrics
+from medseglatdiff import metrics
+from medseglatdiff.metrics import boundary, reliability
 
 _DESCRIPTION = """
 Overlap and boundaries of single masks (`binary`), agreement of several hypotheses with several raters (`multi_rater`),
@@ -65,10 +66,10 @@ def multi_rater_metrics(samples: np.ndarray, raters: np.ndarray) -> dict[str, fl
 
 def confidence_metrics(confidence: np.ndarray, raters: np.ndarray) -> dict:
     return {
-        "brier": calibration.brier_score(confidence, raters),
-        "nll": calibration.negative_log_likelihood(confidence, raters),
-        "bins": calibration.reliability_bins(confidence, raters),
-        "band_bins": calibration.reliability_bins(confidence, raters, band=True),
+        "brier": reliability.brier_score(confidence, raters),
+        "nll": reliability.negative_log_likelihood(confidence, raters),
+        "bins": reliability.reliability_bins(confidence, raters),
+        "band_bins": reliability.reliability_bins(confidence, raters, band=True),
     }
 
 
@@ -110,5 +111,5 @@ class MedSegMetrics(evaluate.Metric):
             results |= {"dice_pooled": metrics.pooled_dice(pairs), "iou_pooled": metrics.pooled_iou(pairs)}
         if self.config_name == "confidence":
             for name, column in (("ece", "bins"), ("ece_band", "band_bins")):
-                results[name] = calibration.expected_calibration_error(sum(row[column] for row in rows))
+                results[name] = reliability.expected_calibration_error(sum(row[column] for row in rows))
         return results

@@ -2,11 +2,11 @@
 
 from diffusers.pipelines.pipeline_loading_utils import ALL_IMPORTABLE_CLASSES, LOADABLE_CLASSES
 
-from .autoencoder import MedSegLatDiffVAE
-from .image_encoder import MedSegLatDiffImageEncoder
-from .pipeline import MedSegLatDiffPipeline
-from .pipeline_output import MedSegLatDiffPipelineOutput
-from .unet import MedSegLatDiffUNet
+from .models.autoencoder import MedSegLatDiffVAE
+from .models.image_encoder import MedSegLatDiffImageEncoder
+from .models.unet import MedSegLatDiffUNet
+from .pipeline.output import MedSegLatDiffPipelineOutput
+from .pipeline.pipeline import MedSegLatDiffPipeline
 
 __version__ = "0.1.0"
 

@@ -1,0 +1,25 @@
+"""The command `dataset`: which builder, then that builder's own options."""
+
+import argparse
+
+from . import cvc_clinicdb, folder, isic2018, lidc_idri, phantom
+
+BUILDERS = {
+    "phantom": phantom.main,
+    "folder": folder.main,
+    "lidc-idri": lidc_idri.main,
+    "cvc-clinicdb": cvc_clinicdb.main,
+    "isic2018": isic2018.main,
+}
+
+
+def main(arguments: list[str] | None = None):
+    """`medseglatdiff dataset BUILDER ...`."""
+    parser = argparse.ArgumentParser(
+        prog="medseglatdiff dataset",
+        description="Builds a data set in the form of the Hub from what you have.",
+        epilog="`medseglatdiff dataset BUILDER --help` explains a builder and its options.",
+    )
+    parser.add_argument("builder", choices=BUILDERS, metavar="BUILDER", help=", ".join(BUILDERS))
+    options = parser.parse_args(arguments[:1])
+    BUILDERS[options.builder](arguments[1:])

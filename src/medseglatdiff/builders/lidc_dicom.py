@@ -1,0 +1,176 @@
+"""LIDC-IDRI as the official collection: series of DICOM files with one XML file of annotations beside each."""
+
+import io
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+import PIL.Image
+
+from .archives import Source
+from .build import Row, split_of
+from .lidc_contours import Annotation, group_nodules, parse_annotations, rasterise
+from .picture_files import BadFile, picture
+
+SIDE = 128  # pixels of a crop
+NUM_MASKS = 4
+
+
+class Slice(NamedTuple):
+    """What a DICOM file's header tells: place along the patient and pixel spacing (between rows, columns) in mm."""
+
+    name: str
+    uid: str
+    series_uid: str
+    patient: str
+    position: float
+    shape: tuple[int, int]
+    spacing: tuple[float, float]
+
+
+def series_jobs(source: Source) -> list[tuple[str, list[str]]]:
+    """`(XML file, DICOM files of its folder)` of each series of CT; readings of chest X-rays are passed over."""
+    dicoms = _dicoms_by_folder(source)
+    xmls = [name for name in source.names if name.lower().endswith(".xml") and PurePosixPath(name).parent in dicoms]
+    readings = [name for name in xmls if b"<IdriReadMessage" not in source.read(name)[:1000]]
+    return [(name, dicoms[PurePosixPath(name).parent]) for name in readings]
+
+
+def series_strays(source: Source) -> list[str]:
+    """XML files without DICOM files beside them, and the first file of each series without XML."""
+    dicoms = _dicoms_by_folder(source)
+    xmls = {name: PurePosixPath(name).parent for name in source.names if name.lower().endswith(".xml")}
+    lonely = [name for name, folder in xmls.items() if folder not in dicoms]
+    return lonely + [names[0] for folder, names in dicoms.items() if folder not in xmls.values()]
+
+
+def _dicoms_by_folder(source: Source) -> dict[PurePosixPath, list[str]]:
+    dicoms = {}
+    for name in source.names:
+        if name.lower().endswith(".dcm"):
+            dicoms.setdefault(PurePosixPath(name).parent, []).append(name)
+    return dicoms
+
+
+def series_rows(source: Source, window: tuple[float, float], pixel_mm: float | None, job: tuple) -> list[Row]:
+    """One row for each slice of each nodule on which any reader drew, with four masks.
+
+    A reader who saw the nodule but not on this slice, and one who did not mark it, has an empty mask.
+
+    Args:
+        source (`Source`): of the files.
+        window (`tuple[float, float]`): centre and width in Hounsfield units.
+        pixel_mm (`float`, *optional*): resample crops to this pixel size; without it they keep the scan's own.
+        job (`tuple`): an entry of `series_jobs`.
+    """
+    xml, names = job
+    # 1. the slices by position along the patient, and the annotations
+    slices = sorted((_header(source, name) for name in names), key=lambda item: item.position)
+    annotations = _annotations(source, xml, slices)
+    # 2. nodules
+    first, number_of = slices[0], {item.uid: number for number, item in enumerate(slices)}
+    drawn = [rasterise(annotation, first.shape) for annotation in annotations]
+    volumes = [{number_of[uid]: mask for uid, mask in masks.items()} for masks in drawn]
+    rows = []
+    for index, nodule in enumerate(group_nodules([annotation.reader for annotation in annotations], volumes)):
+        numbers = sorted({number for member in nodule for number in volumes[member]})
+        if not numbers:
+            continue
+        union = np.logical_or.reduce([mask for member in nodule for mask in volumes[member].values()])
+        crop = _Crop(union, first.spacing, pixel_mm)
+        # 3. one row per slice
+        for number in numbers:
+            image = crop.image(_shown(source, slices[number], window))  # [128, 128]
+            masks = [crop.mask(volumes[member].get(number)) for member in nodule]  # R * [128, 128]
+            masks += [crop.mask(None)] * (NUM_MASKS - len(masks))
+            image_id = f"{first.patient}/{first.series_uid}/nodule-{index}/slice-{number}"
+            split = split_of(first.patient)
+            rows.append(Row(picture(image), [picture(mask) for mask in masks], image_id, first.patient, split))
+    return rows
+
+
+def _annotations(source: Source, xml: str, slices: list[Slice]) -> list[Annotation]:
+    try:
+        series_uid, annotations = parse_annotations(source.read(xml))
+    except (OSError, ValueError) as error:
+        raise BadFile(xml, str(error)) from error
+    if {item.series_uid for item in slices} != {series_uid}:
+        raise BadFile(xml, f"is about series {series_uid}, but lies beside series {slices[0].series_uid}")
+    if len({item.shape for item in slices}) > 1:
+        raise BadFile(xml, "lies beside slices that differ in size")
+    missing = {uid for annotation in annotations for uid, _, _ in annotation.contours} - {item.uid for item in slices}
+    if missing:
+        raise BadFile(xml, f"has contours on {len(missing)} slices that the series lacks, such as {min(missing)}")
+    return annotations
+
+
+class _Crop:
+    """A square around the middle of what was drawn, moved inside the scan where it would stick out."""
+
+    def __init__(self, drawn: np.ndarray, spacing: tuple[float, float], pixel_mm: float | None):
+        self.sides = [round(SIDE * pixel_mm / length) if pixel_mm else SIDE for length in spacing]
+        middle = [(np.flatnonzero(drawn.any(axis))[[0, -1]].sum() + 1) // 2 for axis in (1, 0)]
+        corner = zip(middle, self.sides, drawn.shape, strict=True)
+        self.corner = [int(np.clip(m - side // 2, 0, max(length - side, 0))) for m, side, length in corner]
+
+    def _cut(self, pixels: np.ndarray) -> np.ndarray:
+        (top, left), (height, width) = self.corner, self.sides
+        cut = pixels[top : top + height, left : left + width]
+        return np.pad(cut, [(0, side - length) for side, length in zip(self.sides, cut.shape, strict=True)])
+
+    def image(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 `(128, 128)`; beyond the scan 0."""
+        image = PIL.Image.fromarray(self._cut(pixels))
+        return np.asarray(image.resize((SIDE, SIDE), PIL.Image.Resampling.BILINEAR))
+
+    def mask(self, drawn: np.ndarray | None) -> np.ndarray:
+        """bool `(128, 128)`; empty for `None`."""
+        if drawn is None:
+            return np.zeros((SIDE, SIDE), bool)
+        mask = PIL.Image.fromarray(self._cut(drawn).astype(np.uint8))
+        return np.asarray(mask.resize((SIDE, SIDE), PIL.Image.Resampling.NEAREST)) > 0
+
+
+def _header(source: Source, name: str) -> Slice:
+    dataset = _dataset(source, name, stop_before_pixels=True)
+    try:
+        item = Slice(
+            name,
+            str(dataset.SOPInstanceUID),
+            str(dataset.SeriesInstanceUID),
+            str(dataset.PatientID),
+            float(dataset.ImagePositionPatient[2]),
+            (int(dataset.Rows), int(dataset.Columns)),
+            (float(dataset.PixelSpacing[0]), float(dataset.PixelSpacing[1])),
+        )
+    except Exception as error:  # values are decoded at their first use: damage shows here, as nearly anything
+        raise BadFile(name, f"has no usable header: {error}") from error
+    if not all(0.01 <= length <= 10 for length in item.spacing) or not np.isfinite(item.position):
+        raise BadFile(name, f"has no usable header: pixels of {item.spacing} mm at {item.position} mm")
+    return item
+
+
+def _shown(source: Source, item: Slice, window: tuple[float, float]) -> np.ndarray:
+    """A slice windowed in Hounsfield units, uint8 `(H, W)`; its own photometric interpretation changes no unit."""
+    from pydicom.pixels import apply_modality_lut
+
+    dataset = _dataset(source, item.name, stop_before_pixels=False)
+    try:
+        values = apply_modality_lut(dataset.pixel_array, dataset).astype(float)  # [H, W]
+    except Exception as error:  # decoders raise nearly anything; without a plug-in, pydicom names those it knows
+        raise BadFile(item.name, f"pixels cannot be decoded: {error}") from error
+    if values.shape != item.shape:
+        raise BadFile(item.name, f"must be one grey image of {item.shape} pixels, but is of shape {values.shape}")
+    centre, width = window
+    return (((values - centre) / width + 0.5).clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def _dataset(source: Source, name: str, stop_before_pixels: bool):
+    try:
+        import pydicom
+    except ImportError as error:
+        raise ImportError('DICOM needs `pip install "medseglatdiff[dicom]"`.') from error
+    try:
+        return pydicom.dcmread(io.BytesIO(source.read(name)), stop_before_pixels=stop_before_pixels)
+    except Exception as error:  # damaged bytes make it raise nearly anything
+        raise BadFile(name, f"is no readable DICOM file: {error}") from error

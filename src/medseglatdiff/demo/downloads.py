@@ -1,0 +1,98 @@
+"""What a user takes home: masks as PNG and npz, the numbers as JSON, and DICOM Segmentation for DICOM input."""
+
+import io
+import json
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import highdicom
+import numpy as np
+import pydicom
+from highdicom.seg import SegmentAlgorithmTypeValues, SegmentationTypeValues, SegmentDescription
+from highdicom.seg import Segmentation as DicomSegmentation
+from pydicom.sr.codedict import codes
+
+from .. import __version__
+from ..pipeline.aggregation import to_pil
+from ..pipeline.files import write_png
+from .sampling import Job, Segmentation
+
+ARRAYS = ("masks", "confidence", "uncertainty", "consensus")
+
+
+class Downloads(NamedTuple):
+    """Paths of the files; no DICOM Segmentation where the input was none, or lacks what the standard asks for."""
+
+    masks: str
+    arrays: str
+    dicom: str | None
+
+
+def write_downloads(job: Job, segmentation: Segmentation, folder: Path) -> Downloads:
+    """Writes the results into `folder`, which must exist, under names that tell nothing of the upload."""
+    files = Downloads(*(str(folder / name) for name in ("masks.zip", "arrays.npz", "segmentation.dcm")))
+    arrays = {name: getattr(segmentation, name) for name in ARRAYS}
+    np.savez_compressed(files.arrays, image=job.upload.image, **arrays)
+    with tempfile.TemporaryDirectory() as pictures, zipfile.ZipFile(files.masks, "w") as archive:
+        for name, array in arrays.items():
+            write_png(Path(pictures), "mask" if name == "masks" else name, to_pil(array))
+        for picture in sorted(Path(pictures).iterdir()):
+            archive.write(picture, picture.name)
+    if job.upload.dicom is None or not write_dicom(job.upload.dicom, job.model, segmentation, files.dicom):
+        return files._replace(dicom=None)
+    return files
+
+
+def write_numbers(numbers: dict, folder: Path) -> str:
+    """Writes settings and numbers as JSON, and tells where."""
+    path = folder / "numbers.json"
+    path.write_text(json.dumps(numbers, indent=2) + "\n")
+    return str(path)
+
+
+def write_dicom(source: bytes, model: str, segmentation: Segmentation, path: str) -> bool:
+    """Writes the consensus (segment 1) and the hypotheses (from 2) as binary segments that refer to the source image.
+
+    The file names the patient, as every DICOM object must: it goes back to whoever sent the image.
+
+    Returns:
+        whether it could be written: the source may lack attributes that the standard asks for.
+    """
+    masks = np.concatenate([segmentation.consensus[None], segmentation.masks])  # [1 + M, H, W]
+    algorithm = highdicom.AlgorithmIdentificationSequence(
+        name=model, family=codes.DCM.ArtificialIntelligence, version=__version__
+    )
+    names = ["Consensus"] + [f"Hypothesis {number}" for number in range(1, len(masks))]
+    try:
+        DicomSegmentation(
+            source_images=[pydicom.dcmread(io.BytesIO(source))],
+            pixel_array=np.moveaxis(masks, 0, -1)[None].astype(np.uint8),  # [1, H, W, 1 + M]
+            segmentation_type=SegmentationTypeValues.BINARY,
+            segment_descriptions=[_describe(number, name, algorithm) for number, name in enumerate(names, start=1)],
+            series_instance_uid=highdicom.UID(),
+            series_number=900,
+            sop_instance_uid=highdicom.UID(),
+            instance_number=1,
+            manufacturer="medseglatdiff",
+            manufacturer_model_name=model,
+            software_versions=__version__,
+            device_serial_number="1",
+            series_description="Research only: not a medical device",
+            omit_empty_frames=False,
+        ).save_as(path)
+    except Exception:  # whatever a stranger's header makes highdicom raise, with its values in the message
+        return False
+    return True
+
+
+def _describe(number: int, name: str, algorithm) -> SegmentDescription:
+    return SegmentDescription(
+        segment_number=number,
+        segment_label=name,
+        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+        segmented_property_type=codes.SCT.Lesion,
+        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=algorithm,
+    )

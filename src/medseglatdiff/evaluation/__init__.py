@@ -1,0 +1,1 @@
+"""Measuring a pipeline over a split: numbers per image, their summary with intervals, plots."""

@@ -1,0 +1,1 @@
+"""The networks: autoencoder of images and masks, image encoder, denoising U-Net."""

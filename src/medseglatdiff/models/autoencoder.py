@@ -1,0 +1,223 @@
+"""The autoencoder that takes images and masks into the small latent space in which the diffusion happens, and back."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.autoencoders.vae import Decoder, DiagonalGaussianDistribution, Encoder
+from diffusers.utils import BaseOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
+from torch import nn
+
+from ..losses import kl_divergence
+from .modeling import MedSegLatDiffModel
+
+
+@dataclass
+class MedSegLatDiffVAEOutput(BaseOutput):
+    """What one pass through the autoencoder gives.
+
+    Args:
+        sample (`torch.Tensor` of shape `(batch, out_channels, height, width)`): the reconstruction: grey values or
+            RGB in [-1, 1] for images, logits over background and classes for masks.
+        latents (`torch.Tensor` of shape `(batch, latent_channels, height // factor, width // factor)`): scaled
+            latents.
+        bottleneck_loss (`torch.Tensor`, scalar): mean KL divergence per latent value (nats), or the commitment loss.
+    """
+
+    sample: torch.Tensor
+    latents: torch.Tensor
+    bottleneck_loss: torch.Tensor
+
+
+class VectorQuantizer(nn.Module):
+    """Nearest-code quantisation with a moving-average codebook (van den Oord et al. 2017, arXiv 1711.00937,
+    appendix A.1).
+
+    The codebook is a buffer rather than a parameter, so that all processes keep the same codes (buffers are
+    broadcast). Codes whose share of the traffic has died away are set to the values of the batch that are quantised
+    worst.
+    """
+
+    def __init__(self, num_codes: int, channels: int, decay: float = 0.97, dead_share: float = 0.1):
+        super().__init__()
+        self.decay, self.dead_share = decay, dead_share
+        codes = torch.randn(num_codes, channels, generator=torch.Generator().manual_seed(0))
+        self.register_buffer("codes", codes)
+        self.register_buffer("share", torch.full((num_codes,), 1.0 / num_codes))
+        self.register_buffer("sums", codes / num_codes)
+
+    def forward(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the quantised latents, with gradients passed straight through, and the commitment loss."""
+        values = latents.movedim(1, -1).reshape(-1, latents.shape[1]).float()  # [B*h*w, C]
+        with torch.autocast(values.device.type, enabled=False):  # half precision confuses codes that lie close
+            indices = torch.cdist(values, self.codes.float()).argmin(dim=1)  # [B*h*w]
+            quantized = self.codes[indices].float()  # [B*h*w, C]
+            if self.training:
+                self._update_codes(values.detach(), indices, quantized)
+        quantized = quantized.view(latents.movedim(1, -1).shape).movedim(-1, 1).to(latents.dtype)  # [B, C, h, w]
+        commitment = F.mse_loss(latents, quantized)
+        return latents + (quantized - latents).detach(), commitment
+
+    @torch.no_grad()
+    def _update_codes(self, values: torch.Tensor, indices: torch.Tensor, quantized: torch.Tensor):
+        chosen = F.one_hot(indices, len(self.codes)).to(values.dtype)  # [N, K]
+        self.share.lerp_(chosen.mean(dim=0), 1 - self.decay)
+        self.sums.lerp_(chosen.T @ values / len(values), 1 - self.decay)
+        dead = (self.share < self.dead_share / len(self.codes)).nonzero().flatten()[: len(values)]  # [D]
+        worst = (values - quantized).square().sum(dim=1).topk(len(dead)).indices  # [D]
+        self.share[dead] = 1.0 / len(self.codes)
+        self.sums[dead] = values[worst] / len(self.codes)
+        self.codes.copy_(self.sums / self.share.clamp(min=1e-12)[:, None])
+
+
+class MedSegLatDiffVAE(MedSegLatDiffModel, ConfigMixin):
+    """One autoencoder for images and for masks (MedSegLatDiff, arXiv 2512.01292).
+
+    The first halving is a pixel rearrangement, so no layer runs at full resolution; each further entry of
+    `block_out_channels` halves once more: the downsampling factor is `2 ** len(block_out_channels)`.
+    Latents are scaled to zero mean and unit variance inside `encode` and `decode`, and nowhere else.
+
+    Args:
+        in_channels (`int`, *optional*, defaults to 2): 1 or 3 for images, 1 + number of classes for one-hot masks.
+        out_channels (`int`, *optional*, defaults to 2): channels of the reconstruction.
+        block_out_channels (`tuple[int]`, *optional*, defaults to `(32, 64)`): widths from the input to the latent.
+        layers_per_block (`int`, *optional*, defaults to 1): residual layers per level.
+        latent_channels (`int`, *optional*, defaults to 1): channels of the latent.
+        norm_num_groups (`int`, *optional*, defaults to 8): groups of the group normalisation.
+        bottleneck (`str`, *optional*, defaults to `"kl"`): `"kl"` for a Gaussian posterior, `"vq"` for a codebook.
+        num_codes (`int`, *optional*, defaults to 512): size of the codebook, with `bottleneck="vq"`.
+        latents_mean (`list[float]`, *optional*): per-channel mean of the raw latents on the training split.
+        latents_std (`list[float]`, *optional*): per-channel standard deviation, likewise; `None` leaves latents
+            unscaled.
+    """
+
+    _supports_gradient_checkpointing = True
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int = 2,
+        out_channels: int = 2,
+        block_out_channels: tuple[int, ...] = (32, 64),
+        layers_per_block: int = 1,
+        latent_channels: int = 1,
+        norm_num_groups: int = 8,
+        bottleneck: str = "kl",
+        num_codes: int = 512,
+        latents_mean: list[float] | None = None,
+        latents_std: list[float] | None = None,
+    ):
+        super().__init__()
+        if bottleneck not in ("kl", "vq"):
+            raise ValueError(f"`bottleneck` must be 'kl' or 'vq', but was {bottleneck!r}.")
+        levels = len(block_out_channels)
+        shared = dict(
+            block_out_channels=tuple(block_out_channels),
+            layers_per_block=layers_per_block,
+            norm_num_groups=norm_num_groups,
+            mid_block_add_attention=False,
+        )
+        self.encoder = Encoder(
+            in_channels=4 * in_channels,
+            out_channels=latent_channels,
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            double_z=bottleneck == "kl",
+            **shared,
+        )
+        self.decoder = Decoder(
+            in_channels=latent_channels,
+            out_channels=4 * out_channels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            **shared,
+        )
+        self.quantizer = VectorQuantizer(num_codes, latent_channels) if bottleneck == "vq" else None
+
+    @property
+    def downsampling_factor(self) -> int:
+        """How many pixels of the image one latent pixel stands for, along each side."""
+        return 2 ** len(self.config.block_out_channels)
+
+    @property
+    def condition_channels(self) -> int:
+        """Channels of what `condition` returns."""
+        return self.config.latent_channels
+
+    def set_latent_statistics(self, mean: list[float], std: list[float]):
+        """Keeps the raw latents' per-channel statistics in the config, from which `encode` and `decode` scale."""
+        if len(mean) != self.config.latent_channels or len(std) != self.config.latent_channels or min(std) <= 0:
+            raise ValueError(
+                f"`mean` and `std` must hold {self.config.latent_channels} values each, with every `std` > 0, "
+                f"but were {mean} and {std}."
+            )
+        self.register_to_config(latents_mean=[float(value) for value in mean], latents_std=[float(v) for v in std])
+
+    @apply_forward_hook
+    def encode(self, sample: torch.Tensor) -> torch.Tensor:
+        """Takes `sample`, `(batch, in_channels, height, width)`, to its scaled latents (the posterior's mean).
+
+        Raises:
+            ValueError: if the channels are not `in_channels` or a side is not a multiple of the downsampling factor.
+        """
+        return self._scale(
+            self._moments(sample).chunk(2, dim=1)[0] if self.quantizer is None else self._moments(sample)
+        )
+
+    @apply_forward_hook
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Takes scaled latents, `(batch, latent_channels, h, w)`, to `(batch, out_channels, height, width)`."""
+        raw = self._unscale(latents)  # [B, C, h, w]
+        if self.quantizer is not None:
+            raw, _ = self.quantizer(raw)  # [B, C, h, w]
+        return F.pixel_shuffle(self.decoder(raw), 2)  # [B, out_channels, H, W]
+
+    @apply_forward_hook
+    def condition(self, images: torch.Tensor) -> torch.Tensor:
+        """The image latent that the U-Net is given: `(batch, latent_channels, h, w)` from images in [-1, 1]."""
+        return self.encode(images)
+
+    def forward(
+        self,
+        sample: torch.Tensor,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        return_dict: bool = True,
+    ) -> MedSegLatDiffVAEOutput | tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Encodes, passes the bottleneck (with `kl`, noise is drawn from `generator` in training mode) and decodes."""
+        moments = self._moments(sample)  # [B, 2*C or C, h, w]
+        # 1. bottleneck
+        if self.quantizer is None:
+            posterior = DiagonalGaussianDistribution(moments)
+            raw = posterior.sample(generator) if self.training else posterior.mode()  # [B, C, h, w]
+            bottleneck_loss = kl_divergence(posterior.mean, posterior.logvar)
+        else:
+            raw, bottleneck_loss = self.quantizer(moments)  # [B, C, h, w]
+        # 2. decode
+        reconstruction = F.pixel_shuffle(self.decoder(raw), 2)  # [B, out_channels, H, W]
+        output = MedSegLatDiffVAEOutput(reconstruction, self._scale(raw), bottleneck_loss)
+        return output if return_dict else output.to_tuple()
+
+    def _moments(self, sample: torch.Tensor) -> torch.Tensor:
+        factor = self.downsampling_factor
+        if sample.ndim != 4 or sample.shape[1] != self.config.in_channels or any(s % factor for s in sample.shape[2:]):
+            raise ValueError(
+                f"`sample` must have shape (batch, {self.config.in_channels}, height, width) with sides that are "
+                f"multiples of {factor}, but was {tuple(sample.shape)}."
+            )
+        return self.encoder(F.pixel_unshuffle(sample, 2))  # [B, 2*C or C, h, w]
+
+    def _scale(self, raw: torch.Tensor) -> torch.Tensor:
+        if self.config.latents_std is None:
+            return raw
+        mean, std = self._statistics(raw)
+        return (raw - mean) / std  # [B, C, h, w]
+
+    def _unscale(self, latents: torch.Tensor) -> torch.Tensor:
+        if self.config.latents_std is None:
+            return latents
+        mean, std = self._statistics(latents)
+        return latents * std + mean  # [B, C, h, w]
+
+    def _statistics(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mean, std = torch.tensor([self.config.latents_mean, self.config.latents_std]).to(like)  # [C], [C]
+        return mean[:, None, None], std[:, None, None]

@@ -1,0 +1,1 @@
+"""From images to masks: the pipeline, its output, and the commands `segment` and `info`."""

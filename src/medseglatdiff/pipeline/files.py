@@ -1,0 +1,88 @@
+"""What is written and printed of an image's segmentation: masks and maps as PNG or npz, a table of areas."""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .aggregation import to_pil
+from .output import MedSegLatDiffPipelineOutput
+
+WRITTEN = re.compile(
+    r"((mask|confidence|uncertainty)-\d{2,}|confidence|uncertainty|consensus|overview)\.png|masks\.npz"
+)
+
+
+def mean_pairwise_dice(masks: np.ndarray, num_classes: int) -> float:
+    """Mean Dice over distinct pairs of hypotheses, `(M, H, W)`, and classes; two empty masks agree, 1.
+
+    A single hypothesis agrees with itself: 1.
+    """
+    if len(masks) == 1:
+        return 1.0
+    scores = []
+    for k in range(1, num_classes + 1):
+        flat = (masks == k).reshape(len(masks), -1).astype(np.float64)  # [M, H * W]
+        areas = flat.sum(axis=1)  # [M]
+        total = areas[:, None] + areas  # [M, M]
+        dice = np.where(total > 0, 2 * (flat @ flat.T) / np.maximum(total, 1), 1)  # [M, M]
+        scores.append(dice[~np.eye(len(masks), dtype=bool)].mean())
+    return float(np.mean(scores))
+
+
+def report(
+    masks: np.ndarray, consensus: np.ndarray, num_classes: int, spacing: tuple[float, float] | None, columns: int = 8
+) -> str:
+    """A table of foreground areas, in pixels and, where the spacing in mm is known, in mm², eight columns a line."""
+    heads = [str(index + 1) for index in range(len(masks))] + ["consensus"]
+    lines = [("hypothesis", heads)]
+    for k in range(1, num_classes + 1):
+        areas = [int((mask == k).sum()) for mask in (*masks, consensus)]
+        name = "area" if num_classes == 1 else f"class {k}"
+        lines.append((f"{name} (px)", [str(area) for area in areas]))
+        if spacing:
+            lines.append((f"{name} (mm²)", [f"{area * spacing[0] * spacing[1]:.1f}" for area in areas]))
+    blocks = [
+        "\n".join(
+            f"  {name:<13}" + "".join(f"{cell:>10}" for cell in cells[first : first + columns])
+            for name, cells in lines
+        )
+        for first in range(0, len(heads), columns)
+    ]
+    return "\n".join(blocks)
+
+
+def write_output(folder: Path, output: MedSegLatDiffPipelineOutput, picture: Image.Image, file_format: str):
+    """Writes one image's masks, maps and picture into `folder`, all or nothing: full disks leave no half behind.
+
+    What an earlier run wrote there is replaced; other files stay. `png`: masks 0/255, labels where there are several
+    classes, maps with 0..255 for 0..1. `npz`: the exact arrays `masks`, `confidence`, `uncertainty`, `consensus`.
+    """
+    arrays = {name: output[name][0] for name in ("masks", "confidence", "uncertainty", "consensus")}
+    with tempfile.TemporaryDirectory(prefix=".medseglatdiff-", dir=folder.parent) as temporary:
+        new = Path(temporary)
+        if file_format == "npz":
+            np.savez_compressed(new / "masks.npz", **arrays)
+        else:
+            for name, array in arrays.items():
+                write_png(new, "mask" if name == "masks" else name, to_pil(array))
+        picture.save(new / "overview.png")
+        folder.mkdir(exist_ok=True)
+        for file in folder.iterdir():
+            if WRITTEN.fullmatch(file.name):
+                file.unlink()
+        for file in sorted(new.iterdir()):
+            os.replace(file, folder / file.name)
+
+
+def write_png(folder: Path, name: str, images: Image.Image | list[Image.Image]):
+    """NAME.png, or NAME-01.png and so on for several."""
+    if not isinstance(images, list):
+        images.save(folder / f"{name}.png")
+        return
+    digits = max(2, len(str(len(images))))
+    for index, image in enumerate(images, start=1):
+        image.save(folder / f"{name}-{index:0{digits}}.png")

@@ -1,0 +1,108 @@
+"""What a stage of the training is, and what the stages share whose weights make a pipeline.
+
+A stage holds a `module`, gives the loss of any stretch of the endless stream of training samples, and can be
+validated. The randomness of a sample depends on the seed and on its position in that stream alone: resuming is
+exact, and the number of processes changes nothing.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ..data.splits import SegmentationSplit, rows_at, seeded_generator
+from ..metrics.overlap import dice, generalized_energy_distance
+from ..models.autoencoder import MedSegLatDiffVAE
+from ..pipeline.pipeline import MedSegLatDiffPipeline
+from .config import Config
+
+
+class Stage:
+    """What all stages share: the stream of training batches, and validation over rows split among processes."""
+
+    def __init__(self, config: Config, train: SegmentationSplit, validation: SegmentationSplit):
+        self.config, self.train, self.validation = config, train, validation
+
+    def batch(self, positions: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, list[torch.Generator]]:
+        """Images, labels and generators (for whatever else is random) of the samples at these positions."""
+        generators = [seeded_generator(self.config.seed, self.salt, position) for position in positions]
+        rows = rows_at(positions, len(self.train), self.config.seed)
+        target = self.config.target if self.name == "unet" else "random_rater"  # autoencoders see every rater's masks
+        images, labels = self.train.batch(rows, generators, self.config.affine, target)  # [B, C, S, S], [B, S, S]
+        return images, labels, generators
+
+    def validation_rows(self) -> list[int]:
+        """A fixed random choice of rows of the validation split."""
+        count = min(self.config.validation_images, len(self.validation))
+        return torch.randperm(len(self.validation), generator=seeded_generator(0))[:count].tolist()
+
+
+def check_start(pipeline: MedSegLatDiffPipeline, config: Config):
+    """Raises a `ValueError` where a pipeline to train on is for other images than the run's."""
+    wanted = (config.num_classes, config.num_channels, config.sample_size)
+    found = (pipeline.num_classes, pipeline.image_encoder.config.in_channels, pipeline.config.sample_size)
+    if found != wanted:
+        raise ValueError(
+            f"`start_from` must have {wanted[0]} classes for images of {wanted[1]} channels at {wanted[2]} "
+            f"pixels, but has {found[0]}, {found[1]} and {found[2]}."
+        )
+
+
+class PipelineStage(Stage):
+    """Trains a pipeline's U-Net and image encoder over its frozen mask autoencoder; validated by the masks it draws.
+
+    A subclass sets `module`, which holds both as `unet` and `image_encoder`, and `num_inference_steps`.
+    """
+
+    def __init__(
+        self, config: Config, train: SegmentationSplit, validation: SegmentationSplit, pipeline: MedSegLatDiffPipeline
+    ):
+        check_start(pipeline, config)
+        super().__init__(config, train, validation)
+        self.mask_vae, self.scheduler = pipeline.mask_vae.eval().requires_grad_(False), pipeline.scheduler
+        pipeline.image_encoder.requires_grad_(config.train_image_encoder)
+        if isinstance(pipeline.image_encoder, MedSegLatDiffVAE):
+            pipeline.image_encoder.decoder.requires_grad_(False)  # not used from here on
+
+    def pipeline(self) -> MedSegLatDiffPipeline:
+        """The pipeline that these weights make."""
+        pipeline = MedSegLatDiffPipeline(
+            image_encoder=self.module.image_encoder,
+            mask_vae=self.mask_vae,
+            unet=self.module.unet,
+            scheduler=self.scheduler,
+            sample_size=self.config.sample_size,
+            default_num_masks=self.config.default_num_masks,
+            default_num_inference_steps=self.num_inference_steps,
+            stretch=self.config.stretch,
+            symmetries=self.config.symmetries,
+            antithetic=self.config.antithetic,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def sample(self, row: int) -> np.ndarray:
+        """Hypotheses for one validation row, bool `(M, S, S)`: foreground of any class; noise depends on the row."""
+        image = (self.validation.pixels([row]) + 1) / 2  # [1, C, S, S]
+        generator = seeded_generator(self.config.seed, self.salt, row)
+        return self.pipeline()(image, self.config.validation_masks, generator=[generator]).masks[0] > 0
+
+    def validate(self, rows: Sequence[int]) -> list[dict]:
+        """GED (the score) and Dice of the majority of hypotheses against the majority of raters, for each row."""
+        results = []
+        for row in rows:
+            samples, raters = self.sample(row), self.validation.raters(row).numpy() > 0  # [M, S, S], [R, S, S]
+            majority = dice(samples.mean(axis=0) >= 0.5, raters.mean(axis=0) >= 0.5)
+            results.append({"score": generalized_energy_distance(samples, raters), "dice": majority})
+        return results
+
+    def picture(self, rows: Sequence[int]) -> np.ndarray:
+        """A line per image: the image, its raters (up to four), then the hypotheses; uint8 `(1, H, W, 3)`."""
+        lines = []
+        for row in rows:
+            raters = self.validation.raters(row)[:4].numpy() > 0  # [R, S, S]
+            blanks = np.zeros((4 - len(raters), *raters.shape[1:]), bool)
+            tiles = np.concatenate([raters, blanks, self.sample(row)])  # [4 + M, S, S]
+            image = self.validation.images[row].float().mean(dim=0).numpy()  # [S, S]
+            lines.append(np.concatenate([image, *(tiles * 255.0)], axis=1))  # [S, (5 + M) * S]
+        return np.concatenate(lines).astype(np.uint8)[None, :, :, None].repeat(3, axis=-1)
