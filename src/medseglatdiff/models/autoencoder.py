@@ -177,6 +177,13 @@ class MedSegLatDiffVAE(MedSegLatDiffModel, ConfigMixin):
         """The image latent that the U-Net is given: `(batch, latent_channels, h, w)` from images in [-1, 1]."""
         return self.encode(images)
 
+    def logits(self, images: torch.Tensor) -> None:
+        """None: an autoencoder has no segmentation head (`MedSegLatDiffImageEncoder` may)."""
+
+    def condition_and_logits(self, images: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """What `condition` and `logits` return."""
+        return self.condition(images), None
+
     def forward(
         self,
         sample: torch.Tensor,
