@@ -44,8 +44,7 @@ class MaskAutoencoderStage(Stage):
 
     def loss(self, module: nn.Module, positions: Sequence[int], device: torch.device) -> torch.Tensor:
         """Reconstruction plus bottleneck loss of the samples at these positions."""
-        _, labels, generators = self.batch(positions)
-        labels = labels.to(device)  # [B, S, S]
+        _, labels, generators = self.batch(positions, device)  # [B, S, S]
         inputs = one_hot(labels, self.config.num_classes)  # [B, 1+K, S, S]
         logits, _, bottleneck_loss = module(inputs, generators, return_dict=False)
         return self.reconstruction_loss(logits, labels) + self.config.bottleneck_weight * bottleneck_loss
@@ -113,8 +112,7 @@ class MaskDecoderStage(MaskAutoencoderStage):
 
     def loss(self, module: nn.Module, positions: Sequence[int], device: torch.device) -> torch.Tensor:
         """Reconstruction loss of the samples at these positions."""
-        _, labels, _ = self.batch(positions)
-        labels = labels.to(device)  # [B, S, S]
+        _, labels, _ = self.batch(positions, device)  # [B, S, S]
         return self.reconstruction_loss(module(one_hot(labels, self.config.num_classes)), labels)
 
 
@@ -130,8 +128,7 @@ class ImageAutoencoderStage(Stage):
 
     def loss(self, module: nn.Module, positions: Sequence[int], device: torch.device) -> torch.Tensor:
         """Reconstruction plus bottleneck loss of the samples at these positions."""
-        images, _, generators = self.batch(positions)
-        images = images.to(device)  # [B, C, S, S]
+        images, _, generators = self.batch(positions, device)  # [B, C, S, S]
         reconstruction, _, bottleneck_loss = module(images, generators, return_dict=False)
         return image_mse(reconstruction, images) + self.config.bottleneck_weight * bottleneck_loss
 

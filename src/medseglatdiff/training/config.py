@@ -9,6 +9,7 @@ import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..data.augmentation import Augmentation
 from .precision import native_precision
 
 
@@ -25,6 +26,9 @@ class Config:
     target: str = "random_rater"  # or consensus, the raters' majority: what the U-Net learns to draw
     affine: float = 0.0  # strength of the random zoom, turn and shift of training samples; 0.3 is strong
     energy_affine: float = 0.1  # likewise, in the stage energy
+    augmentation: dict = field(default_factory=dict)  # further changes: of data.augmentation.Augmentation
+    shift: int = 0  # training windows lie up to this many pixels beside the image's centre, right and down
+    empty_windows: float = 0.0  # share of training samples that show a part of their image that no rater marked
     stretch: bool = False  # stretch each image to its full range of values, in training and in the pipeline alike
     # run
     output_dir: str = "outputs/phantom"  # checkpoints, logs and, at the end, the pipeline
@@ -41,7 +45,7 @@ class Config:
     # models: arguments of the constructors
     mask_vae: dict = field(default_factory=lambda: {"block_out_channels": [16, 32]})
     image_vae: dict = field(default_factory=lambda: {"block_out_channels": [16, 32], "latent_channels": 4})
-    image_encoder: dict | None = None  # of MedSegLatDiffImageEncoder with ImageNet weights, in place of the image VAE
+    image_encoder: dict | None = None  # of MedSegLatDiffImageEncoder, in place of the image VAE
     unet: dict = field(
         default_factory=lambda: {"block_out_channels": [32, 64], "attention": [False, True], "layers_per_block": 1}
     )
@@ -63,6 +67,7 @@ class Config:
     bottleneck_weight: float = 0.00001  # of the KL divergence, or of the commitment loss
     train_image_encoder: bool = True  # go on training the image encoder with the U-Net
     auxiliary_weight: float = 0.5  # of the segmentation loss on the condition
+    energy_auxiliary_weight: float = 0.2  # likewise, of the image encoder's head in the stage energy, if it has one
     noise_levels: int = 1  # per image and step: the condition is computed once for all of them
     min_snr_gamma: float | None = None  # none: every noise level counts alike
     energy_masks: int = 4  # hypotheses per image in the stage energy, at least 2
@@ -116,9 +121,12 @@ class Config:
             raise ValueError("`start_from` must be a pipeline with the stage mask_decoder, but was None.")
         if self.energy_masks < 2:
             raise ValueError(f"`energy_masks` must be at least 2, but was {self.energy_masks}.")
+        changes = {entry.name for entry in dataclasses.fields(Augmentation)} - {"affine", "shift", "empty_windows"}
+        if not self.augmentation.keys() <= changes:
+            raise ValueError(f"`augmentation` must hold {sorted(changes)} only, but was {self.augmentation}.")
         for entry in dataclasses.fields(self):
             value = getattr(self, entry.name)
-            if entry.type is int and entry.name not in ("seed", "warmup_steps", "energy_steps") and value < 1:
+            if entry.type is int and entry.name not in ("seed", "shift", "warmup_steps", "energy_steps") and value < 1:
                 raise ValueError(f"`{entry.name}` must be at least 1, but was {value}.")
 
 
