@@ -124,9 +124,7 @@ WORKING = [
     "DPMSolverMultistepScheduler",
     "DPMSolverSinglestepScheduler",
     "EulerDiscreteScheduler",
-    "EulerAncestralDiscreteScheduler",
     "HeunDiscreteScheduler",
-    "KDPM2DiscreteScheduler",
     "LMSDiscreteScheduler",
     "UniPCMultistepScheduler",
     "DEISMultistepScheduler",
@@ -138,6 +136,13 @@ WORKING = [
 def test_schedulers_for_diffusion_pass_the_check(name, prediction_type):
     config = DDIMScheduler(prediction_type=prediction_type, clip_sample=False, timestep_spacing="trailing").config
     check_scheduler(getattr(diffusers, name).from_config(config), 10)
+
+
+@pytest.mark.parametrize("name", ["EulerAncestralDiscreteScheduler", "KDPM2DiscreteScheduler"])
+def test_a_prediction_type_that_a_scheduler_lacks_is_refused(name):
+    check_scheduler(getattr(diffusers, name)(prediction_type="v_prediction"), 10)
+    with pytest.raises(ValueError, match=f"`scheduler` must work with 10 steps, but {name} does not.*sample"):
+        check_scheduler(getattr(diffusers, name)(prediction_type="sample"), 10)
 
 
 @pytest.mark.parametrize(
