@@ -219,10 +219,12 @@ def test_backbones_of_transformers_by_folder(family, tmp_path):
         torch.testing.assert_close(encoder.features(pixels)[-1], expected)
 
 
-def test_weights_of_a_configuration_are_not_known():
-    encoder = MedSegLatDiffImageEncoder(backbone=tiny_backbone("convnext"), decoder=True, **TINY)
-    with pytest.raises(ValueError, match="`backbone` must be a Hub id or folder"):
-        encoder.load_pretrained_weights()
+@pytest.mark.parametrize("name", ["unet fused", "convnext"])
+def test_networks_without_published_weights_stay(name):
+    encoder = MedSegLatDiffImageEncoder(**ENCODERS[name]())
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    encoder.load_pretrained_weights()
+    assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
     with pytest.raises(ValueError, match="`backbone` must be one of efficientnet-lite0, efficientnet-lite2"):
         encoder.load_imagenet_weights()
 

@@ -123,17 +123,15 @@ class MedSegLatDiffImageEncoder(MedSegLatDiffModel, ConfigMixin):
 
     def load_pretrained_weights(self):
         """Takes the backbone's weights from where they are published: EfficientNet's as `load_imagenet_weights`, those
-        of transformers from the Hub id or folder that `backbone` was; `unet` has none and stays as it is.
+        of transformers from the Hub id or folder that `backbone` was; `unet` and mere configurations have none, and
+        stay as they are.
 
         Raises:
             ImportError: if the extra that has them is not installed.
-            ValueError: if `backbone` was a configuration, of which no weights are known.
         """
         if self.backbone_name in SCALES:
             self.load_imagenet_weights()
-        elif self.backbone_name is None:
-            raise ValueError("`backbone` must be a Hub id or folder for its weights to be loaded, but was a dict.")
-        elif self.backbone_name != "unet":
+        elif self.backbone_name not in ("unet", None):
             self.network.load_weights(self.backbone_name)
 
     def load_imagenet_weights(self):

@@ -14,6 +14,7 @@ from diffusers.models.unets.unet_2d_blocks import (
     UpBlock2D,
 )
 from diffusers.utils import BaseOutput
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
 from .modeling import MedSegLatDiffModel
@@ -135,6 +136,7 @@ class MedSegLatDiffUNet(MedSegLatDiffModel, ConfigMixin):
                 nn.init.zeros_(conv.weight)
                 nn.init.zeros_(conv.bias)
 
+    @apply_forward_hook
     def initial_latents(self, noise: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """Where sampling starts: N(mu(x), sigma(x)) of the condition with `initial_noise`, or `noise` as it is.
 

@@ -19,6 +19,7 @@ from ..data.splits import SegmentationSplit, one_hot, rows_at, seeded_generator
 from ..losses import energy_score, straight_through
 from ..models.unet import MedSegLatDiffUNet
 from ..pipeline.pipeline import MedSegLatDiffPipeline
+from ..pipeline.sampling import denoise
 from .config import Config
 from .stages import PipelineStage, augmentation_of
 
@@ -45,16 +46,8 @@ class FewStepSampler(nn.Module):
         # [B, condition_channels, h, w], [B, 1 + K, S, S]
         condition, logits = self.image_encoder.condition_and_logits(images)
         repeated = condition.repeat_interleave(len(noise) // len(images), dim=0)  # [B*M, condition_channels, h, w]
-        return self.denoise(self.unet.initial_latents(noise, repeated), repeated), logits
-
-    def denoise(self, latents: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        """The scheduler's steps from `latents`, `(n, C, h, w)`, under `condition`, `(n, condition_channels, h, w)`."""
-        self.scheduler.set_timesteps(self.num_steps, device=latents.device)
-        latents = latents * self.scheduler.init_noise_sigma  # [n, C, h, w]
-        for timestep in self.scheduler.timesteps:
-            prediction = self.unet(latents, timestep, condition).sample.float()  # [n, C, h, w]
-            latents = self.scheduler.step(prediction, timestep, latents).prev_sample  # [n, C, h, w]
-        return latents
+        start = self.unet.initial_latents(noise, repeated)  # [B*M, C, h, w]
+        return denoise(self.unet, self.scheduler, start, repeated, self.num_steps), logits
 
 
 class EnergyStage(PipelineStage):
