@@ -81,10 +81,11 @@ def augmented(
     images, labels = images.float() / 127.5 - 1, labels.long()
     if augmentation.affine or augmentation.zoom:
         images, labels = moved(images, labels, split.num_classes, augmentation, generators)
-    # 3. colours
-    others = [int(torch.randint(len(split), (), generator=generator)) for generator in generators]
-    pixels = split.pixels(others) if augmentation.exchange else images  # [B, C, S, S]
-    statistics = pixels.mean(dim=(2, 3)), pixels.std(dim=(2, 3))  # [B, C] each
+    # 3. colours, maybe with the statistics of other images of the split, [B, C] each
+    others, statistics = [int(torch.randint(len(split), (), generator=generator)) for generator in generators], None
+    if augmentation.exchange:
+        pixels = split.pixels(others)  # [B, C, S, S]
+        statistics = pixels.mean(dim=(2, 3)), pixels.std(dim=(2, 3))
     return random_colours(images, augmentation, generators, statistics), labels
 
 

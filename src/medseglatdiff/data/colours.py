@@ -17,12 +17,13 @@ def random_colours(
     images: torch.Tensor,
     augmentation: Augmentation,
     generators: Sequence[torch.Generator],
-    statistics: tuple[torch.Tensor, torch.Tensor],
+    statistics: tuple[torch.Tensor, torch.Tensor] | None,
 ) -> torch.Tensor:
     """Images, float32 `(B, C, S, S)` in [-1, 1], in another light; grey ones have no colours to change.
 
     Args:
-        statistics: means and standard deviations of another image's channels for each sample, `(B, C)` each.
+        statistics: means and standard deviations of another image's channels for each sample, `(B, C)` each, if any
+            are to be exchanged.
     """
     # 1. what is random: [B, 1, 1, 1] each, in [-1, 1] around no change, or in [0, 1) where it is a share
     drawn = draw(generators, *LIGHT, *COLOURS)
@@ -31,8 +32,9 @@ def random_colours(
     chosen = {name: drawn[name] < getattr(augmentation, name) for name in ("exchange", "greying", "blur")}
     # 2. colours; light is 0 at -1
     if images.shape[1] == 3:
-        mean, std = (value.to(images.device)[:, :, None, None] for value in statistics)  # [B, C, 1, 1]
-        images = torch.where(chosen["exchange"], with_statistics(images, mean, std), images)  # [B, C, S, S]
+        if augmentation.exchange:
+            mean, std = (value.to(images.device)[:, :, None, None] for value in statistics)  # [B, C, 1, 1]
+            images = torch.where(chosen["exchange"], with_statistics(images, mean, std), images)  # [B, C, S, S]
         saturation = (1 + change["saturation"]) * ~chosen["greying"]  # [B, 1, 1, 1]
         images = turned_colours(images, saturation.flatten(), math.pi * change["hue"].flatten())
         gains = 1 + augmentation.grey_balance * torch.cat([change[name] for name in CHANNELS], dim=1)  # [B, 3, 1, 1]
