@@ -22,6 +22,7 @@ def run(model, seed: int = 0) -> torch.Tensor:
 
 MODELS = {
     "kl": lambda: tiny_vae(2, latent_channels=2),
+    "kl with a small decoder": lambda: tiny_vae(2, decoder_block_out_channels=(12,), decoder_layers_per_block=0),
     "vq": lambda: tiny_vae(3, latent_channels=2, bottleneck="vq", num_codes=16),
     "unet": tiny_unet,
     "unet over patches": lambda: tiny_unet(patch_size=2),
@@ -247,3 +248,28 @@ def test_unet_costs_what_its_docstring_says(row):
     unet = MedSegLatDiffUNet(latent_channels=2, block_out_channels=widths, attention=attention, **options).eval()
     sample, condition = torch.zeros(1, 2, 32, 32), torch.zeros(1, options["condition_channels"], 32, 32)
     assert costs(unet, lambda: unet(sample, 5, condition)) == (row["parameters"], row["GFLOP"])
+
+
+@pytest.mark.parametrize("row", table(MedSegLatDiffVAE), ids=str)
+def test_decoder_costs_what_its_docstring_says(row):
+    widths = [int(width) for width in row["decoder_block_out_channels"].split(", ")]
+    options = dict(decoder_block_out_channels=widths, decoder_layers_per_block=int(row["decoder_layers_per_block"]))
+    vae = MedSegLatDiffVAE(block_out_channels=(32, 32), latent_channels=2, **options).eval()
+    assert costs(vae.decoder, lambda: vae.decode(torch.zeros(1, 2, 32, 32))) == (row["parameters"], row["GFLOP"])
+
+
+@pytest.mark.parametrize("bottleneck", ["kl", "vq"])
+def test_a_new_decoder_reads_the_same_latents(bottleneck):
+    vae = tiny_vae(2, latent_channels=2, bottleneck=bottleneck, num_codes=16)
+    vae.set_latent_statistics([0.5, -1.0], [2.0, 0.5])
+    other = vae.with_new_decoder(decoder_block_out_channels=[12])
+    masks = torch.rand(1, 2, 16, 24, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(other.encode(masks), vae.encode(masks))
+    assert other.decode(vae.encode(masks)).shape == (1, 2, 16, 24)
+    assert all(value.shape[0] in (12, 32) for name, value in other.decoder.named_parameters())
+
+
+@pytest.mark.parametrize("widths", [(), (8, 8, 8)])
+def test_vae_refuses_decoders_of_other_depths(widths):
+    with pytest.raises(ValueError, match="`decoder_block_out_channels` must have 1 to 2 entries"):
+        tiny_vae(decoder_block_out_channels=widths)

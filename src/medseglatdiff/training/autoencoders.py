@@ -95,7 +95,7 @@ class MaskDecoder(nn.Module):
 
 
 class MaskDecoderStage(MaskAutoencoderStage):
-    """Trains the mask decoder of a pipeline on.
+    """Trains the mask decoder of a pipeline on, or a new one of the configured shape in its place.
 
     The encoder stays, so that latents keep the meaning that the denoiser has learned. The decoder alone may take a
     greater foreground weight than both together: it brings small masks back that were lost.
@@ -107,6 +107,8 @@ class MaskDecoderStage(MaskAutoencoderStage):
         self, config: Config, train: SegmentationSplit, validation: SegmentationSplit, pipeline: MedSegLatDiffPipeline
     ):
         check_start(pipeline, config)
+        if config.mask_decoder is not None:
+            pipeline.register_modules(mask_vae=pipeline.mask_vae.with_new_decoder(**config.mask_decoder))
         super().__init__(config, train, validation, pipeline.mask_vae)
         self.module = MaskDecoder(self.vae)
 

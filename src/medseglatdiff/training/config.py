@@ -46,6 +46,7 @@ class Config:
     mask_vae: dict = field(default_factory=lambda: {"block_out_channels": [16, 32]})
     image_vae: dict = field(default_factory=lambda: {"block_out_channels": [16, 32], "latent_channels": 4})
     image_encoder: dict | None = None  # of MedSegLatDiffImageEncoder, in place of the image VAE
+    mask_decoder: dict | None = None  # arguments of a new decoder in the stage mask_decoder; none: the old one's
     unet: dict = field(
         default_factory=lambda: {"block_out_channels": [32, 64], "attention": [False, True], "layers_per_block": 1}
     )
