@@ -159,10 +159,12 @@ class MedSegLatDiffPipeline(SamplerMixin, DiffusionPipeline):
             maps = aggregate(labels, self.num_classes, self.config.threshold, self.config.calibration)
             whole = [paste(own, window, size) if region_output == "full" else own for own in (labels, *maps)]
             outputs.append(convert(*whole, self.num_classes, output_type))
-            offsets.append((window.left, window.top) if window and region_output == "region" else (0, 0))
+            offsets.append((window.left, window.top) if window else (0, 0))
         # 3. output
         columns = [list(column) for column in zip(*outputs, strict=True)]
-        return MedSegLatDiffPipelineOutput(*columns, offsets=offsets) if return_dict else tuple(columns)
+        if not return_dict:
+            return tuple(columns)
+        return MedSegLatDiffPipelineOutput(*columns, offsets=offsets if region_output == "region" else None)
 
     def representative_labels(
         self, probabilities: torch.Tensor, num_masks: int, size: tuple[int, int]
