@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from ..metrics import as_masks
 from .images import preprocess
+from .packing import is_packed, open_packed
 from .phantom import phantom_rows
 
 COLUMNS = ("image", "masks", "image_id", "group_id")
@@ -23,8 +24,8 @@ def open_split(dataset: str, split: str, sample_size: int = 128, data_dir: str |
     """The rows of a split, by the column contract.
 
     Args:
-        dataset (`str`): a folder, a Hub id, a builder of `load_dataset` such as `"imagefolder"`, or `"phantom"` for
-            the built-in phantoms.
+        dataset (`str`): a folder, a Hub id, a builder of `load_dataset` such as `"imagefolder"`, a file that
+            `medseglatdiff dataset pack` wrote, or `"phantom"` for the built-in phantoms.
         split (`str`): `"train"`, `"validation"` or `"test"`.
         sample_size (`int`, *optional*, defaults to 128): side of the phantoms, in pixels.
         data_dir (`str`, *optional*): where a builder's files lie.
@@ -37,6 +38,8 @@ def open_split(dataset: str, split: str, sample_size: int = 128, data_dir: str |
             raise ValueError(f"`split` must be one of {', '.join(PHANTOM_ROWS)}, but was {split!r}.")
         seed = list(PHANTOM_ROWS).index(split)
         return list(phantom_rows(PHANTOM_ROWS[split], size=sample_size, seed=seed))
+    if is_packed(dataset):
+        return open_packed(dataset, split)
     try:
         from datasets import Image, load_dataset
     except ImportError as error:
