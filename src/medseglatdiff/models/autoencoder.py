@@ -11,6 +11,7 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 
 from ..losses import kl_divergence
 from .modeling import MedSegLatDiffModel
+from .quantizer import VectorQuantizer
 
 
 @dataclass
