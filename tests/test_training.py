@@ -21,9 +21,9 @@ from medseglatdiff import MedSegLatDiffVAE
 from medseglatdiff.data.splits import SegmentationSplit
 from medseglatdiff.training.autoencoders import MaskAutoencoderStage, MaskDecoder
 from medseglatdiff.training.config import Config, parse_config
-from medseglatdiff.training.fitting import learning_rate_factor
 from medseglatdiff.training.progress import Progress
 from medseglatdiff.training.saving import latest_checkpoint, summaries, with_models_of_start
+from medseglatdiff.training.schedule import learning_rate_factor
 from medseglatdiff.training.train import run
 
 CONFIGS = Path(__file__).parents[1] / "training" / "configs"
@@ -56,6 +56,7 @@ TINY = dict(
 SCRIPT = """
 import json, sys
 from medseglatdiff.training.config import Config
+from medseglatdiff.training.schedule import learning_rate_factor
 from medseglatdiff.training.train import run
 run(Config(**json.loads(sys.argv[1])))
 """

@@ -78,6 +78,7 @@ class Config:
     image_vae_steps: int = 150
     unet_steps: int = 400
     energy_steps: int = 60  # 0: the pipeline stays as the denoising loss left it
+    minutes: float | None = None  # most that a stage trains: its learning rate falls to zero by then; none: any time
     batch_size: int = 16  # images per process and micro-batch
     energy_batch_size: int = 8
     gradient_accumulation_steps: int = 1
@@ -120,6 +121,8 @@ class Config:
             raise ValueError(f"`stage` must be {told} with `start_from`, but was {self.stage!r}.")
         if self.stage == "mask_decoder" and not self.start_from:
             raise ValueError("`start_from` must be a pipeline with the stage mask_decoder, but was None.")
+        if self.minutes is not None and not self.minutes > 0:
+            raise ValueError(f"`minutes` must be above 0, but was {self.minutes}.")
         if self.energy_masks < 2:
             raise ValueError(f"`energy_masks` must be at least 2, but was {self.energy_masks}.")
         changes = {entry.name for entry in dataclasses.fields(Augmentation)} - {"affine", "shift", "empty_windows"}
