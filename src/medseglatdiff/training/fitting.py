@@ -54,8 +54,8 @@ def fit(
     batch_size: int,
     publisher: Publisher | None = None,
 ):
-    """Trains one stage to its last step, or as long as `config.minutes` allow, and leaves its best weights (of the moving
-    average) in `stage.module`."""
+    """Trains one stage to its last step, or as long as `config.minutes` allow, and leaves its best weights (of the
+    moving average) in `stage.module`."""
     # 1. set up
     folder = Path(config.output_dir) / stage.name
     checkpoint = latest_checkpoint(folder, config.resume)
