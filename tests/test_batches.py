@@ -105,6 +105,13 @@ def test_a_sample_does_not_depend_on_its_batch(num_classes):
         assert share[0].tolist() == weights[index, : own.shape[1]].tolist()
 
 
+def test_batches_are_the_same_in_half_precision():
+    split, expected = rgb_split(), draw_batch(rgb_split(), range(4), generators(range(4)), STRONG)
+    with torch.autocast("cpu", torch.bfloat16):
+        images, labels = draw_batch(split, range(4), generators(range(4)), STRONG)
+    assert torch.equal(images, expected[0]) and torch.equal(labels, expected[1])
+
+
 def masks(count: int, seed: int) -> torch.Tensor:
     return (torch.rand(3, count, 2, 6, 6, generator=seeded_generator(seed)) < 0.4).float()
 

@@ -1,6 +1,7 @@
 """The image encoder: the published network's features, a condition of the right size, frozen statistics."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -251,3 +252,9 @@ def test_unet_decodes_by_sums_of_its_levels():
         hidden = pyramid.upsamplers[0](pyramid.blocks[0](coarse)).repeat_interleave(2, 2).repeat_interleave(2, 3)
         expected = pyramid.conv_out(F.silu(pyramid.norm_out(pyramid.blocks[1](hidden + fine))))
         torch.testing.assert_close(encoder.condition(images(channels=3)), expected)
+
+
+def test_without_transformers_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ImportError, match=r"medseglatdiff\[backbones\]"):
+        MedSegLatDiffImageEncoder(backbone="ORG/NAME")

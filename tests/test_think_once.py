@@ -151,3 +151,16 @@ def test_a_new_mask_decoder_takes_the_place_of_the_old_one():
     assert found and all(name.startswith("vae.decoder") and value is not None for name, value in found.items())
     after = pipeline.mask_vae.encoder.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_the_pipeline_starts_where_the_condition_says():
+    """Without spread of the initial noise a deterministic scheduler gives the same candidate again and again."""
+    pipeline = stage_of(EnergyStage, CONFIG, initial_noise=True).pipeline()
+    pipeline.register_to_config(symmetries=1)
+    image = np.random.default_rng(0).integers(0, 255, (32, 32), dtype=np.uint8)
+    drawn = pipeline.sample(image, num_candidates=3, seed=0).latents[0]  # [N, C, h, w]
+    assert not torch.allclose(drawn[0], drawn[1], atol=1e-3)
+    with torch.no_grad():
+        pipeline.unet.noise_log_std.bias.fill_(-30.0)
+    drawn = pipeline.sample(image, num_candidates=3, seed=0).latents[0]  # [N, C, h, w]
+    torch.testing.assert_close(drawn[0].expand(3, -1, -1, -1), drawn)

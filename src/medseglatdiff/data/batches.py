@@ -79,14 +79,16 @@ def augmented(
     planes = random_symmetries(planes, generators)  # [B, C + R, S, S]
     images, labels = planes.split([split.images.shape[1], labels.shape[1]], dim=1)  # [B, C, S, S], [B, R, S, S]
     images, labels = images.float() / 127.5 - 1, labels.long()
-    if augmentation.affine or augmentation.zoom:
-        images, labels = moved(images, labels, split.num_classes, augmentation, generators)
-    # 3. colours, maybe with the statistics of other images of the split, [B, C] each
-    others, statistics = [int(torch.randint(len(split), (), generator=generator)) for generator in generators], None
-    if augmentation.exchange:
-        pixels = split.pixels(others)  # [B, C, S, S]
-        statistics = pixels.mean(dim=(2, 3)), pixels.std(dim=(2, 3))
-    return random_colours(images, augmentation, generators, statistics), labels
+    with torch.autocast(images.device.type, enabled=False):  # half precision cannot tell neighbouring pixels apart
+        if augmentation.affine or augmentation.zoom:
+            images, labels = moved(images, labels, split.num_classes, augmentation, generators)
+        # 3. colours, maybe with the statistics of other images of the split
+        others = [int(torch.randint(len(split), (), generator=generator)) for generator in generators]
+        statistics = None
+        if augmentation.exchange:
+            pixels = split.pixels(others)  # [B, C, S, S]
+            statistics = pixels.mean(dim=(2, 3)), pixels.std(dim=(2, 3))  # [B, C] each
+        return random_colours(images, augmentation, generators, statistics), labels
 
 
 def moved(images, labels, num_classes, augmentation, generators) -> tuple[torch.Tensor, torch.Tensor]:
