@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None):
     options = parse_arguments(arguments)
     accelerator = Accelerator()
     use_threads(accelerator.num_processes)
-    pipeline = MedSegLatDiffPipeline.from_pretrained(options.pipeline).to(accelerator.device)
+    pipeline = MedSegLatDiffPipeline.from_pretrained(str(options.pipeline)).to(accelerator.device)
     pipeline.set_progress_bar_config(disable=True)
     num_masks, rows = pipeline.config.default_num_masks, open_split(options.dataset, options.split)
     chosen = np.random.default_rng(options.seed).permutation(len(rows))[: options.limit].tolist()
