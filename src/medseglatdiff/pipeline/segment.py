@@ -19,13 +19,27 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     segment = argparse.ArgumentParser(
         prog="medseglatdiff segment", description="Segments images: masks, confidence and a picture of them for each."
     )
-    segment.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="PNG, JPEG, TIFF, DICOM, ...")
-    segment.add_argument("--model", required=True, metavar="PATH_OR_ID", help="a pipeline's folder or Hub id")
-    segment.add_argument("--out", required=True, type=Path, metavar="DIR", help="each image gets a folder in it")
-    segment.add_argument("--num-masks", type=int, metavar="N", help="hypotheses per image (default: the checkpoint's)")
-    segment.add_argument("--steps", type=int, metavar="N", help="denoising steps (default: the checkpoint's)")
-    segment.add_argument("--seed", type=int, default=0, help="of every image's noise (default: 0)")
-    segment.add_argument("--format", choices=("png", "npz"), default="png", help="of masks and maps (default: png)")
+    segment.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="files to segment: PNG, JPEG, TIFF, DICOM, ..."
+    )
+    segment.add_argument(
+        "--model", required=True, metavar="PATH_OR_ID", help="folder of a pipeline, or its id on the Hub (required)"
+    )
+    segment.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="folder in which each image gets one (required)"
+    )
+    segment.add_argument(
+        "--num-masks", type=int, metavar="N", help="masks per image, at least 1 (default: the checkpoint's)"
+    )
+    segment.add_argument(
+        "--steps", type=int, metavar="N", help="denoising steps per mask, at least 1 (default: the checkpoint's)"
+    )
+    segment.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of every image's noise, a whole number (default: 0)"
+    )
+    segment.add_argument(
+        "--format", choices=("png", "npz"), default="png", help="file format of masks and maps (default: png)"
+    )
     return segment.parse_args(arguments)
 
 

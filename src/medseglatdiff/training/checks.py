@@ -89,7 +89,12 @@ def build(setting: str, model_class: type[nn.Module], arguments: dict, **more) -
 def check_models(config: Config):
     """Raises a `ValueError` that names the setting with which the stages of a run could not be trained."""
     if config.start_from:
-        check_start(MedSegLatDiffPipeline.from_pretrained(config.start_from), config)
+        try:
+            pipeline = MedSegLatDiffPipeline.from_pretrained(config.start_from)
+        except (OSError, ValueError) as error:
+            what = f"a pipeline's folder or Hub id, but {config.start_from} is not"
+            raise ValueError(f"`start_from` must be {what}: {error}") from error
+        check_start(pipeline, config)
         return
     check_scheduler(config)
     channels, size = 1 + config.num_classes, config.sample_size

@@ -10,13 +10,15 @@ import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import joblib
 import psutil
 import torch
 from accelerate.utils import get_int_from_env
 
-LAUNCHERS = ("accelerate", "torchrun", "torch.distributed")
+PROGRAMS = {"accelerate", "accelerate-launch", "torchrun"}  # and their modules, for `python -m`
+MODULES = {"accelerate.commands.launch", "accelerate.commands.accelerate_cli", "torch.distributed.run"}
 LOCAL_PROCESSES = ["LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE"]
 
 
@@ -38,9 +40,11 @@ def find_launcher() -> Launcher | None:
     try:
         parent = psutil.Process().parent()
         words = parent.cmdline() if parent else []
-        return Launcher(tuple(words), parent.environ()) if any(n in w for w in words for n in LAUNCHERS) else None
+        if any(Path(word).name in PROGRAMS or word in MODULES for word in words):
+            return Launcher(tuple(words), parent.environ())
     except psutil.Error:
-        return None
+        pass  # gone, or another user's
+    return None
 
 
 def threads(environment: Mapping[str, str], launcher: Launcher | None, cpus: int, processes: int) -> int:

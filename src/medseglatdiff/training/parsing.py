@@ -15,12 +15,16 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from .config import GROUPS, Config
-from .schema import suggestion
+from .schema import check_settings, suggestion
 
 PRESETS = {path.stem: path for path in sorted(Path(__file__).with_name("configs").glob("*.json"))}
 READERS = {bool: {"true": True, "false": False}.__getitem__, int: int, float: float, dict: json.loads, str: str}
 METAVARS = {bool: "[true|false]", int: "INT", float: "FLOAT", dict: "JSON", str: "TEXT"}
 CONFIG_HELP = f"JSON file of settings, or the name of a preset: {', '.join(PRESETS)}"
+
+
+class Words(list):
+    """What followed an option on the command line."""
 
 
 def kind_of(hint: object) -> tuple[type, tuple, bool]:
@@ -40,7 +44,7 @@ def shown(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def read_words(name: str, words: list[str]) -> object:
+def read_words(name: str, words: Words) -> object:
     """A setting's value from its words on the command line; a word that cannot be one stays, for `Config` to refuse.
 
     Raises:
@@ -50,7 +54,7 @@ def read_words(name: str, words: list[str]) -> object:
     if kind is bool and not words:
         return True
     if len(words) != 1:
-        raise ValueError(f"`{name}` must be followed by one value, but was followed by {words or 'none'}.")
+        raise ValueError(f"`{name}` must be followed by one value, but was followed by {' '.join(words) or 'none'}.")
     if optional and words[0].lower() == "none":
         return None
     try:
@@ -60,7 +64,7 @@ def read_words(name: str, words: list[str]) -> object:
 
 
 def words_of(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-    """tyro's rule for a setting of any type: its words are kept as a list, to be read afterwards."""
+    """tyro's rule for a setting of any type: its words are kept, to be read afterwards."""
     if dataclasses.is_dataclass(info.type):
         return None
     kind, choices, optional = kind_of(info.type)
@@ -68,10 +72,19 @@ def words_of(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
     return PrimitiveConstructorSpec(
         nargs="*",
         metavar=f"{metavar}|none" if optional else metavar,
-        instance_from_str=lambda words: words,
+        instance_from_str=Words,
         is_instance=lambda value: True,
         str_from_instance=lambda value: [shown(value)],
     )
+
+
+def unique(pairs: list[tuple[str, object]]) -> dict:
+    """The pairs of a JSON object; JSON itself would let the last of several values of one name count."""
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"`{name}` twice")
+    return dict(pairs)
 
 
 def read_file(name: str) -> dict:
@@ -79,19 +92,21 @@ def read_file(name: str) -> dict:
 
     Raises:
         OSError: if the file cannot be read.
-        ValueError: if it is no JSON object, or holds a setting that does not exist.
+        ValueError: if it is no JSON object, or holds a setting that does not exist or is not what it must be.
     """
     path = PRESETS.get(name, Path(name))
     if not path.suffix and not path.exists():
         known = ", ".join(PRESETS)
         raise ValueError(f"`config` must be a JSON file or one of {known}, but was {name}{suggestion(name, PRESETS)}.")
     try:
-        settings = json.loads(path.read_text("utf-8"))
+        settings = json.loads(path.read_text("utf-8"), object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise ValueError(f"`config` must be JSON, but {path} is not in {place}: {error.msg}.") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"`config` must be JSON in UTF-8, but {path} is not: {error}.") from error
+    except ValueError as error:
+        raise ValueError(f"`config` must hold each setting once, but {path} holds {error}.") from error
     if not isinstance(settings, dict):
         raise ValueError(f"`config` must be a JSON object of settings, but {path} is a {type(settings).__name__}.")
     known = [entry.name for entry in dataclasses.fields(Config)]
@@ -99,6 +114,7 @@ def read_file(name: str) -> dict:
         if setting not in known:
             hint = suggestion(setting, known)
             raise ValueError(f"`config` must hold known settings only, but {path} holds `{setting}`{hint}.")
+    check_settings(vars(Config()) | settings, Config)
     return settings
 
 
@@ -138,6 +154,6 @@ def parse_config(arguments: list[str] | None = None) -> Config:
         name = word.split("=")[0].lstrip("-")
         raise ValueError(f"The options must be known settings, but there was {word}{suggestion(name, known)}.")
     given = {name: value for title in groups for name, value in vars(parsed[title]).items()}
-    # 3. together; no setting is a list but by its words
-    read = {name: read_words(name, value) for name, value in given.items() if isinstance(value, list)}
+    # 3. together
+    read = {name: read_words(name, value) for name, value in given.items() if isinstance(value, Words)}
     return Config(**settings | read)
