@@ -1,10 +1,11 @@
 """The command line with a tiny saved pipeline: what it writes, prints, refuses and leaves behind."""
 
+import contextlib
 import errno
+import io
 import os
 import re
 import resource
-import subprocess
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -208,7 +209,7 @@ def test_commands_that_lack_something_explain_themselves(words, capsys):
 def test_an_unknown_command_suggests_the_nearest(capsys):
     for word, hint in {
         "segmnt": "did you mean segment?",
-        "evalute": "did you mean evaluate?",
+        "eval": "did you mean evaluate?",
         "x": "there are se",
     }.items():
         with pytest.raises(SystemExit, match="2"):
@@ -287,25 +288,30 @@ def test_a_full_disk_is_found_behind_the_error_that_it_led_to(tmp_path):
     assert cli.full_disk(RuntimeError("unexpected pos 64"), []) is None
 
 
-def run_command(*words: object, **options) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "medseglatdiff", *map(str, words)]
-    return subprocess.run(command, stderr=subprocess.PIPE, timeout=120, **options)
-
-
-def test_a_reader_that_leaves_ends_a_command_quietly(model):
+def test_a_reader_that_leaves_ends_a_command_quietly(model, monkeypatch, capfd):
     reading, writing = os.pipe()
     os.close(reading)
-    done = run_command("info", model, stdout=writing)
-    os.close(writing)
-    assert done.returncode == 141 and b"Traceback" not in done.stderr and b"Broken pipe" not in done.stderr
+    with os.fdopen(writing, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert main(["info", str(model)]) == 141
+    assert "medseglatdiff" not in capfd.readouterr().err
 
 
-def test_an_encoding_without_a_character_does_not_end_a_command(scan, model, tmp_path):
-    image = save_image(tmp_path / "größe.png")
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    words = ("segment", image, "--model", model, "--out", tmp_path / "out", "--num-masks", 1)
-    done = run_command(*words, stdout=subprocess.PIPE, env=environment)
-    assert done.returncode == 0 and b"gr??e.png" in done.stdout, done.stderr
+def test_an_output_without_space_is_a_mistake(model, monkeypatch, capfd):
+    stdout = open("/dev/full", "w")  # noqa: SIM115 (closing it fails, too)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert main(["info", str(model)]) == 2
+    assert "No space left on device" in capfd.readouterr().err
+    monkeypatch.undo()
+    with contextlib.suppress(OSError):
+        stdout.close()
+
+
+def test_an_encoding_without_a_character_does_not_end_a_command(scan, model, tmp_path, monkeypatch):
+    image, written = save_image(tmp_path / "größe.png"), io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    assert segment(image, model=model, out=tmp_path / "out", num_masks=1) == 0
+    assert f"{tmp_path}/gr??e.png -> ".encode() in written.getvalue()
 
 
 def test_mean_pairwise_dice_equals_a_loop():

@@ -82,7 +82,7 @@ WRONG_WORDS = {
     "--num-channels three": "`num_channels` must be 1 or 3, but was 'three'",
     "--unet {": "`unet` must be a valid dictionary, but was '{'",
     '--unet {"bad":1}': "`unet` must hold arguments of MedSegLatDiffUNet out of .*, but held `bad`",
-    '--unet {"atention":[true]}': r"`atention` \(did you mean `attention`\?\)",
+    '--unet {"attentions":[true]}': r"`attentions` \(did you mean `attention`\?\)",
     '--mask-vae {"in_channels":2}': "`mask_vae` must hold arguments of MedSegLatDiffVAE .*, but held `in_channels`",
     '--image-encoder {"width":3}': "`image_encoder` must hold .* but held `width`",
     "--sample-sizes 64": r"there was --sample-sizes \(did you mean `sample_size`\?\)",
