@@ -4,21 +4,22 @@ import inspect
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, SchedulerMixin
+from diffusers import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 
 from ..data.augmentation import dihedral, undo_dihedral
 from ..data.images import as_image_list, preprocess, resize_probabilities
 from ..models.autoencoder import MedSegLatDiffVAE
 from ..models.image_encoder import MedSegLatDiffImageEncoder
-from ..models.modeling import check_channels
 from ..models.unet import MedSegLatDiffUNet
-from .aggregation import aggregate, check_calibration, convert
+from .aggregation import aggregate, convert
+from .checks import check_components, check_settings
 from .output import MedSegLatDiffPipelineOutput
+from .saved import CheckedPipeline
 from .selection import representatives
 
 
-class MedSegLatDiffPipeline(DiffusionPipeline):
+class MedSegLatDiffPipeline(CheckedPipeline):
     """One-to-many segmentation by diffusion in the latent space of a mask autoencoder (arXiv 2512.01292).
 
     Args:
@@ -63,16 +64,7 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
         calibration: dict | None = None,
     ):
         super().__init__()
-        check_calibration(calibration)
-        if symmetries not in (1, 2, 4, 8):
-            raise ValueError(f"`symmetries` must be 1, 2, 4 or 8, but was {symmetries}.")
-        if not 0 < threshold <= 1:
-            raise ValueError(f"`threshold` must be above 0 and at most 1, but was {threshold}.")
-        if spread < 0:
-            raise ValueError(f"`spread` must be at least 0, but was {spread}.")
-        check_channels(unet, mask_vae, image_encoder)
-        self.register_modules(image_encoder=image_encoder, mask_vae=mask_vae, unet=unet, scheduler=scheduler)
-        self.register_to_config(
+        settings = dict(
             sample_size=sample_size,
             default_num_masks=default_num_masks,
             default_num_inference_steps=default_num_inference_steps,
@@ -84,6 +76,10 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
             spread=spread,
             calibration=calibration,
         )
+        check_settings(settings)
+        check_components(image_encoder, mask_vae, unet, scheduler, settings)
+        self.register_modules(image_encoder=image_encoder, mask_vae=mask_vae, unet=unet, scheduler=scheduler)
+        self.register_to_config(**settings)
 
     @property
     def num_classes(self) -> int:
