@@ -87,8 +87,9 @@ def check_components(
     own = getattr(image_encoder, "downsampling_factor", None) or image_encoder.config.downsampling_factor
     if own != factor:
         raise ValueError(f"`image_encoder` must divide sides by {factor}, as `mask_vae` does, but divides by {own}.")
-    if side != factor * unet.config.sample_size:
-        refuse("sample_size", f"{factor * unet.config.sample_size}, on which `unet` was trained", side)
+    multiple = factor * unet.config.get("patch_size", 1) * 2 ** (len(unet.config.block_out_channels) - 1)
+    if side % multiple:
+        refuse("sample_size", f"a multiple of {multiple}, as `mask_vae` and `unet` halve it", side)
     steps = scheduler.config.get("num_train_timesteps", settings["default_num_inference_steps"])
     if settings["default_num_inference_steps"] > steps:
         refuse("default_num_inference_steps", f"at most {steps}", settings["default_num_inference_steps"])
@@ -129,6 +130,8 @@ def check_index(index: object, pipeline_class: type):
     else it names, or run a file of the folder.
     """
     check_class(index, pipeline_class)
+    if lacking := [name for name in (*COMPONENTS, "scheduler") if name not in index]:
+        raise ValueError(f"{INDEX} is expected to name every component, but lacks {lacking[0]!r}.")
     for name, allowed in COMPONENTS.items():
         if index.get(name) not in [["medseglatdiff", class_name] for class_name in allowed]:
             refuse(name, f"of medseglatdiff's {' or '.join(allowed)}", index.get(name), INDEX)
