@@ -1,6 +1,6 @@
-"""Lets plain diffusers load this repository's pipeline; needs `pip install medseglatdiff`.
+"""Lets DiffusionPipeline load this folder or repository; it needs the package medseglatdiff.
 
-DiffusionPipeline.from_pretrained(repo_id, custom_pipeline=repo_id, trust_remote_code=True)
+DiffusionPipeline.from_pretrained(folder_or_id, custom_pipeline=folder_or_id, trust_remote_code=True)
 """
 
 from medseglatdiff import MedSegLatDiffPipeline

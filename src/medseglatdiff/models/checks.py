@@ -64,9 +64,7 @@ def several(rule: Rule, low: int, high: int) -> Rule:
     """A list of values that all obey one rule."""
     return Rule(
         f"a list of {low} to {high:,} values, each {rule.wanted}",
-        lambda value: (
-            isinstance(value, (list, tuple)) and low <= len(value) <= high and all(map(rule.holds, value))
-        ),
+        lambda value: isinstance(value, (list, tuple)) and low <= len(value) <= high and all(map(rule.holds, value)),
     )
 
 
