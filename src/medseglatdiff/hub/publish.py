@@ -10,7 +10,7 @@ from huggingface_hub import CommitInfo, DatasetCard, EvalResult, ModelCard, Mode
 
 from ..data.names import printable
 from ..pipeline.pipeline import MedSegLatDiffPipeline
-from .cards import data_facts, pipeline_facts, training_facts
+from .cards import data_facts, example_image, pipeline_facts, training_facts
 from .repository import KINDS, check_token, replace_repository
 from .result_cards import HEADLINES, METRICS, result_facts, tiny_lesions
 
@@ -43,13 +43,13 @@ def model_card(
     repo_id: str | None = None,
     dataset_card: DatasetCard | None = None,
 ) -> ModelCard:
-    """The card of a pipeline: a pure function of its arguments. What nothing is known of has no section.
+    """The card of a pipeline: a pure function of its arguments. Sections without any content are left out.
 
     Args:
-        pipeline (`MedSegLatDiffPipeline`): the one that the card is about.
-        settings (`dict`): how it was trained, as training/train.py writes it to training.json; may be empty.
-        results (`dict`): as training/evaluate.py writes it to results.json; may be empty.
-        repo_id (`str`, *optional*): what users load; by default where `pipeline` was loaded from.
+        pipeline (`MedSegLatDiffPipeline`): the one that the card describes.
+        settings (`dict`): how it was trained, as `medseglatdiff train` writes it to training.json; may be empty.
+        results (`dict`): as `medseglatdiff evaluate` writes it to results.json; may be empty.
+        repo_id (`str`, *optional*): the id or folder that users load; by default what `pipeline` was loaded from.
         dataset_card (`DatasetCard`, *optional*): the card of the training data.
 
     Raises:
@@ -58,7 +58,7 @@ def model_card(
     try:
         import jinja2
     except ImportError as error:
-        raise ImportError("A model card needs jinja2: pip install 'medseglatdiff[hub]'.") from error
+        raise ImportError('A model card needs jinja2: pip install "medseglatdiff[hub]".') from error
     repo_id = repo_id or str(pipeline.name_or_path)
     name = repo_id.rstrip("/").split("/")[-1]
     dataset = results.get("dataset") or settings.get("config", {}).get("dataset", "unknown")
@@ -69,6 +69,7 @@ def model_card(
         name=name,
         repo_id=repo_id,
         facts=pipeline_facts(pipeline),
+        example=example_image(data["id"], pipeline.image_encoder.config.in_channels),
         data=data,
         training=training_facts(settings) if settings else None,
         results=result_facts(results, data["name"]) if results else None,
@@ -78,7 +79,7 @@ def model_card(
 
 
 def card_metadata(name: str, data: dict, results: dict) -> ModelCardData:
-    """The YAML of a card; `model-index` holds every headline that was measured."""
+    """The YAML of a card; its `model-index` has every headline metric that was measured."""
     entries = {metric: results["metrics"].get(metric, {}) for metric in HEADLINES} if results else {}
     measured = {metric: entry["value"] for metric, entry in entries.items() if entry.get("value") is not None}
     evaluations = [
