@@ -9,7 +9,9 @@ from pathlib import Path
 from huggingface_hub import CommitInfo, DatasetCard, EvalResult, ModelCard, ModelCardData, SpaceCard
 
 from ..data.names import printable
+from ..pipeline.checks import COMPONENTS
 from ..pipeline.pipeline import MedSegLatDiffPipeline
+from ..pipeline.saved import SAVED
 from .cards import data_facts, example_image, pipeline_facts, training_facts
 from .repository import KINDS, check_token, replace_repository
 from .result_cards import HEADLINES, METRICS, result_facts, tiny_lesions
@@ -23,15 +25,15 @@ from medseglatdiff import MedSegLatDiffPipeline
 
 __all__ = ["MedSegLatDiffPipeline"]
 '''
-COMPONENTS = ("image_encoder", "mask_vae", "unet", "scheduler")
-PUBLISHED = {  # the only files of a folder that are uploaded; a pattern with a slash is meant for each component
+PUBLISHED = {  # the only files of a folder that are uploaded
     "model": (
-        "model_index.json", "README.md", "LICENSE*", "dataset.md", "training.json", "calibration.json", "results.json",
-        "plot_*.png", *(f"{name}/*.{suffix}" for name in COMPONENTS for suffix in ("json", "safetensors")),
+        *("model_index.json", "README.md", "LICENSE*", "dataset.md", "plot_*.png"),
+        *("training.json", "calibration.json", "results.json"),
+        *(f"{name}/{pattern}" for name in (*COMPONENTS, "scheduler") for pattern in SAVED),
     ),
     "dataset": ("README.md", "LICENSE*", "report.json", "data/*.parquet"),
     "space": ("*",),
-}  # fmt: skip
+}
 LEFT_OUT = (".*", "__pycache__", "*.partial", "*.parts", "checkpoint-*")  # of a Space, at any depth
 
 

@@ -21,7 +21,12 @@ from ..data.files import read_folder, write_json
 from .checks import COMPONENTS, INDEX, check_folder, check_index, read_json
 
 MANIFEST = "manifest.json"
-SAVED = (".json", ".safetensors")  # suffixes of what a component saves
+SAVED = (  # what a component saves, as patterns
+    "config.json",
+    "scheduler_config.json",
+    "diffusion_pytorch_model*.safetensors",
+    "diffusion_pytorch_model*.json",
+)
 SOURCE = ("cache_dir", "local_files_only", "revision", "token")  # options that say what is downloaded
 
 
@@ -111,8 +116,9 @@ def download_index(repo_id: str, **source) -> Path:
 
 def component_files(folder: Path) -> list[str]:
     """Configs and weights of a saved pipeline, as paths within its folder."""
-    paths = (path for name in (*COMPONENTS, "scheduler") for path in folder.glob(f"{name}/*"))
-    return sorted(path.relative_to(folder).as_posix() for path in paths if path.suffix in SAVED and path.is_file())
+    patterns = [f"{name}/{pattern}" for name in (*COMPONENTS, "scheduler") for pattern in SAVED]
+    paths = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
 def sha256(path: Path) -> str:
@@ -129,6 +135,8 @@ def check_manifest(folder: Path):
     if not (folder / MANIFEST).is_file():
         return
     saved = read_json(folder / MANIFEST)
+    if not isinstance(saved, dict):
+        raise ValueError(f"{folder / MANIFEST} must hold checksums by file name: save the pipeline again.")
     changed = [name for name in component_files(folder) if saved.get(name) != sha256(folder / name)]
     if changed:
         raise ValueError(
