@@ -198,14 +198,7 @@ def new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def push(folder: Path, repo_id: str):
-    """Upload a built folder as a data set of the Hub: the card first, then the rest."""
-    from huggingface_hub import HfApi
+    """Upload a built folder as a data set of the Hub, card and data in one commit, as `publish --dataset` does."""
+    from ..hub.publish import publish
 
-    api = HfApi()
-    api.create_repo(repo_id, repo_type="dataset", exist_ok=True)
-    card = folder / "README.md"
-    api.upload_file(path_or_fileobj=card, path_in_repo=card.name, repo_id=repo_id, repo_type="dataset")
-    ours = ["data/*.parquet", "report.json"]  # a contact sheet is for the eye of the builder alone
-    api.upload_folder(
-        folder_path=folder, repo_id=repo_id, repo_type="dataset", allow_patterns=ours, delete_patterns=ours
-    )
+    publish(folder, repo_id, repo_type="dataset", commit_message="Build with medseglatdiff")
