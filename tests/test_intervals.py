@@ -63,7 +63,7 @@ def test_the_percentile_bootstrap_of_five_groups_does_not_cover(shape):
 
 
 def images(rng, num_groups: int) -> dict[str, np.ndarray]:
-    """Images of groups of 1 to 30: errors that groups share, uncertainties that follow them, bins of two masks each."""
+    """Images of groups of 1 to 30: errors that groups share, uncertainties that follow them, reliability bins."""
     sizes = rng.integers(1, 31, num_groups)
     groups = np.arange(num_groups).repeat(sizes)  # [N]
     shared = rng.beta(2, 6, num_groups)[groups]  # [N]
@@ -82,7 +82,9 @@ def images(rng, num_groups: int) -> dict[str, np.ndarray]:
 
 STATISTICS = {  # of images: the statistic, what its rows weigh, its bounds
     "pooled Dice": (lambda d: ratio((1 - d["risks"]) * d["areas"], d["areas"]), lambda d: d["areas"], (0, 1)),
-    "diversity ratio": (lambda d: ratio(0.2 + d["risks"], d["areas"] ** 0.1), lambda d: d["areas"] ** 0.1, (0, np.inf)),
+    "diversity ratio": (
+        lambda d: ratio(0.2 + d["risks"], d["areas"] ** 0.1), lambda d: d["areas"] ** 0.1, (0, np.inf),
+    ),
     "AURC": (
         lambda d: lambda kept: area_under_risk_coverage(d["risks"][kept], d["uncertainties"][kept]), lambda d: None,
         (0, 1),

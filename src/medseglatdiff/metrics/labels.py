@@ -35,7 +35,9 @@ def as_labels(labels: np.ndarray, name: str, num_classes: int, ndim: int = 3) ->
     if array.ndim != ndim or array.size == 0:
         raise ValueError(f"`{name}` must be a non-empty array of {ndim} dimensions, but had shape {array.shape}.")
     if not np.isin(array, np.arange(num_classes + 1)).all():
-        raise ValueError(f"`{name}` must hold labels from 0 to {num_classes}, but held {np.unique(array)[-3:].tolist()}.")
+        raise ValueError(
+            f"`{name}` must hold labels from 0 to {num_classes}, but held {np.unique(array)[-3:].tolist()}."
+        )
     return array.astype(np.uint8)
 
 

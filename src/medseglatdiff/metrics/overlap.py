@@ -1,8 +1,8 @@
 """Metrics of one mask and of several: overlap, distance between distributions of masks, matching.
 
 Masks are boolean arrays, or hold only 0 and 1. `samples` are `(M, H, W)`, `raters` `(R, H, W)`, both with at least one
-mask. Two empty masks agree perfectly (Dice = IoU = 1); an empty and a non-empty one not at all (0). Functions that take
-`num_classes` also take label maps, 0 for background, then the classes: the overlap of two of them is the mean over the
+mask. Two empty masks agree perfectly (Dice = IoU = 1); an empty and a non-empty one not at all (0). Functions with
+`num_classes` take label maps too, 0 for background, then the classes: the overlap of two of them is the mean over the
 foreground classes. Every function raises a `ValueError` that names the argument for masks of different sizes, for
 values other than 0 and 1 or the labels (NaN too), and where there is no mask at all.
 """
@@ -29,7 +29,7 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def _iou_by_class(samples: np.ndarray, raters: np.ndarray, num_classes: int) -> np.ndarray:
-    """IoU of every sample with every rater, `(K, M, R)`, by one matrix product of the flattened masks for each class."""
+    """IoU of every sample with every rater, `(K, M, R)`: one matrix product of flattened masks for each class."""
     samples, raters = as_labels(samples, "samples", num_classes), as_labels(raters, "raters", num_classes)
     check_same_size(samples, raters, "`samples` and `raters`")
     pairs = [_overlaps(samples == k, raters == k) for k in range(1, num_classes + 1)]
