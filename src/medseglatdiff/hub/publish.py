@@ -31,7 +31,7 @@ from ..pipeline.pipeline import MedSegLatDiffPipeline
 
 __all__ = ["MedSegLatDiffPipeline"]
 '''
-UNPUBLISHED = (".*", "__pycache__", "*.partial", "*.parts")
+UNPUBLISHED = (".*", "__pycache__", "*.partial", "*.parts", "contact_sheet.png")
 
 
 def model_card(
