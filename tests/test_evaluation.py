@@ -52,13 +52,14 @@ def pipeline_folder(tmp_path_factory) -> Path:
 
 def command_line(folder: Path, out: Path, *more: str) -> list[str]:
     shared = ["--pipeline", folder, "--dataset", "phantom", "--num-masks", "4", "--limit", LIMIT, "--out", out]
-    return [str(word) for word in (*shared, *more)]
+    return [str(word) for word in (*shared, "--no-pictures", *more)]
 
 
 @pytest.fixture(scope="module")
 def finished(pipeline_folder, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("evaluation") / "results.json"
-    evaluate.main(command_line(pipeline_folder, out, "--steps", "2", "3"))
+    words = command_line(pipeline_folder, out, "--steps", "2", "3")
+    evaluate.main([word for word in words if word != "--no-pictures"])
     return out
 
 
@@ -227,12 +228,11 @@ def test_files_hold_no_paths_and_what_is_printed_says_where_they_are(pipeline_fo
     folder = tmp_path / "somebody" / "nodules"
     shutil.copytree(pipeline_folder, folder)
     out = folder / "results.json"
-    evaluate.main(
-        ["--pipeline", str(folder), f"--out={out}", "--dataset", "phantom", "--num-masks", "2", "--limit", "2"]
-    )
+    words = f"--pipeline {folder} --out={out} --dataset phantom --num-masks 2 --limit 2 --steps 1"
+    evaluate.main(words.split())
     results = json.loads(out.read_text())
     assert results["pipeline"] == "nodules" and results["dataset"] == "phantom"
-    words = "--pipeline nodules --out=results.json --dataset phantom --num-masks 2 --limit 2"
+    words = "--pipeline nodules --out=results.json --dataset phantom --num-masks 2 --limit 2 --steps 1"
     assert results["command"] == f"accelerate launch -m medseglatdiff evaluate {words}"
     table = pandas.read_parquet(out.with_suffix(".parquet"))
     assert "somebody" not in out.read_text() + table.to_csv()
@@ -283,7 +283,7 @@ def test_contact_sheet_shows_random_best_worst_and_disagreement(finished):
 
 
 def test_pictures_are_left_out_where_data_must_not_be_shown(pipeline_folder, tmp_path):
-    evaluate.main(command_line(pipeline_folder, tmp_path / "results.json", "--limit", "2", "--no-pictures"))
+    evaluate.main(command_line(pipeline_folder, tmp_path / "results.json", "--limit", "2", "--steps", "1"))
     assert (tmp_path / "plot_size.png").is_file() and not (tmp_path / "contact_sheet.png").exists()
     assert "contact_sheet.png" in UNPUBLISHED
 

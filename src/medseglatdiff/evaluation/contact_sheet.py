@@ -4,7 +4,7 @@ It shows images of the data set, so it stays beside the results: publish.py neve
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import PIL.Image
@@ -34,31 +34,29 @@ def choose_examples(rows: Sequence[dict]) -> dict[str, list[dict]]:
 
 
 def draw_contact_sheet(
-    examples: dict[str, list[dict]], row_of: Callable[[dict], dict], predict: Callable[[dict], tuple], num_classes: int
+    examples: dict[str, list[dict]], rows: dict[str, dict], predictions: dict[str, tuple], num_classes: int
 ) -> PIL.Image.Image:
     """One line for each example: the image, outlines of the readers and of the hypotheses, the confidence.
 
     Args:
         examples (`dict[str, list[dict]]`): measured rows by the title of their section.
-        row_of (`Callable`): gives a measured row's row of the data set.
-        predict (`Callable`): gives the pipeline's masks, confidence, uncertainty and consensus of such a row.
+        rows (`dict[str, dict]`): the rows of the data set by their `image_id`.
+        predictions (`dict[str, tuple]`): the pipeline's masks, confidence, uncertainty and consensus, likewise.
         num_classes (`int`): foreground classes; of several, outlines have the class's colour.
     """
-    lines = [(title, row) for title, rows in examples.items() for row in rows]
+    lines = [(title, measured) for title, chosen in examples.items() for measured in chosen]
     width, height = len(PANELS) * (TILE + GAP) + GAP, TILE + TEXT + GAP
     sheet = PIL.Image.new("RGB", (width, len(lines) * height + GAP + TEXT), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for column, panel in enumerate(PANELS):
         draw.text((GAP + column * (TILE + GAP), 4), panel, INK, font)
     for line, (title, measured) in enumerate(lines):
-        row = row_of(measured)
-        top = TEXT + line * height
-        text = f"{title}: {measured['image_id']}, Dice {measured['dice']:.3f}"
+        image_id, top = measured["image_id"], TEXT + line * height
+        text = f"{title}: {image_id}, Dice {measured['dice']:.3f}"
         if "diversity" in measured:
             text += f", disagreement {measured['diversity']:.3f}"
         draw.text((GAP, top + 3), text.encode("ascii", "replace").decode(), FAINT_INK, font)
-        tiles = draw_line(row, predict(row), num_classes)
-        for column, tile in enumerate(tiles):
+        for column, tile in enumerate(draw_line(rows[image_id], predictions[image_id], num_classes)):
             sheet.paste(tile, (GAP + column * (TILE + GAP), top + TEXT))
     return sheet
 

@@ -175,12 +175,15 @@ def circumstances(accelerator: Accelerator) -> dict:
 
 def save_pictures(pipeline, rows, measured: list[dict], steps: int, options, accelerator):
     """Writes contact_sheet.png beside the results; its images are drawn once more, from the same noise."""
-
-    def again(row: dict) -> tuple:
-        return next(predict_rows(pipeline, [row], steps, options, accelerator))
-
     examples = choose_examples(measured)
-    sheet = draw_contact_sheet(examples, lambda row: rows[int(row["index"])], again, pipeline.num_classes)
+    positions = {row["image_id"]: int(row["index"]) for chosen in examples.values() for row in chosen}
+    shown = {image_id: rows[position] for image_id, position in positions.items()}
+    predictions = {}
+    for first in range(0, len(shown), IMAGES_PER_BATCH):
+        batch = list(shown)[first : first + IMAGES_PER_BATCH]
+        drawn = predict_rows(pipeline, [shown[image_id] for image_id in batch], steps, options, accelerator)
+        predictions |= zip(batch, drawn, strict=True)
+    sheet = draw_contact_sheet(examples, shown, predictions, pipeline.num_classes)
     path = options.out.parent / "contact_sheet.png"
     write_atomically(path, lambda partial: sheet.save(partial, "PNG"))
 

@@ -20,6 +20,7 @@ PLOTS = {
     "samples": "Quality against the number of masks",
     "size": "Quality against lesion size",
     "steps": "Quality against the number of steps",
+    "classes": "Quality of each class",
 }
 
 
@@ -53,7 +54,8 @@ def result_facts(results: dict, data_name: str) -> dict:
             " Half of the masks start from the others' noise with the sign turned. They are not independent then, as "
             "those of others are; GED without the bias of few masks assumes that and errs on the low side."
         )
-    plots = [name for name in PLOTS if name != "steps" or "by_steps" in results]
+    needed = {"steps": "by_steps", "classes": "classes"}  # what a plot is drawn from, where it is not always there
+    plots = [name for name in PLOTS if name not in needed or needed[name] in results]
     return {
         "summary": summary,
         "tables": result_tables(results),
