@@ -11,7 +11,7 @@ import PIL.Image
 import torch
 import torch.nn.functional as F
 
-from ..metrics import as_masks
+from ..metrics import as_labels, as_masks
 from .augmentation import colour_jitter, dihedral, random_affine
 from .images import preprocess
 from .phantom import phantom_rows
@@ -20,7 +20,9 @@ COLUMNS = ("image", "masks", "image_id", "group_id")
 PHANTOM_ROWS = {"train": 256, "validation": 32, "test": 64}
 
 
-def open_split(dataset: str, split: str, sample_size: int = 128, data_dir: str | None = None) -> Iterable[dict]:
+def open_split(
+    dataset: str, split: str, sample_size: int = 128, data_dir: str | None = None, num_classes: int = 1
+) -> Iterable[dict]:
     """The rows of a split, by the column contract.
 
     Args:
@@ -29,6 +31,7 @@ def open_split(dataset: str, split: str, sample_size: int = 128, data_dir: str |
         split (`str`): `"train"`, `"validation"` or `"test"`.
         sample_size (`int`, *optional*, defaults to 128): side of the phantoms, in pixels.
         data_dir (`str`, *optional*): where a builder's files lie.
+        num_classes (`int`, *optional*, defaults to 1): foreground classes of the phantoms.
 
     Raises:
         ValueError: if there is no such split, or a column of the contract is missing or of another type.
@@ -37,7 +40,7 @@ def open_split(dataset: str, split: str, sample_size: int = 128, data_dir: str |
         if split not in PHANTOM_ROWS:
             raise ValueError(f"`split` must be one of {', '.join(PHANTOM_ROWS)}, but was {split!r}.")
         seed = list(PHANTOM_ROWS).index(split)
-        return list(phantom_rows(PHANTOM_ROWS[split], size=sample_size, seed=seed))
+        return list(phantom_rows(PHANTOM_ROWS[split], sample_size, seed=seed, num_classes=num_classes))
     try:
         from datasets import Image, load_dataset
     except ImportError as error:
@@ -257,11 +260,25 @@ def noise_seed(image_id: str, seed: int) -> int:
     return int(hashlib.sha256(f"{seed}/{image_id}".encode()).hexdigest()[:16], 16) >> 1
 
 
-def read_raters(row: dict) -> np.ndarray:
-    """The masks of a row, images of 0 and 255 of one size, as bool `(R, H, W)`."""
+def read_raters(row: dict, num_classes: int = 1) -> np.ndarray:
+    """The masks of a row, images of mode "L" and one size, as they were drawn.
+
+    Args:
+        row (`dict`): by the column contract.
+        num_classes (`int`, *optional*, defaults to 1): foreground classes.
+
+    Returns:
+        bool `(R, H, W)` from masks of 0 and 255; of several classes label maps, uint8 `(R, H, W)`, from masks of 0
+        to `num_classes`.
+
+    Raises:
+        ValueError: for a row without masks, masks of different sizes, and values that are no label.
+    """
     if not row["masks"]:
         raise ValueError("`masks` must hold at least one rater, but was empty.")
     masks = np.stack([np.asarray(mask) for mask in row["masks"]])  # [R, H, W]
+    if num_classes > 1:
+        return as_labels(masks, "masks", num_classes)
     if not ((masks == 0) | (masks == 255)).all():
         raise ValueError(f"`masks` must hold 0 and 255, but held {np.unique(masks)[:5].tolist()}.")
     return as_masks(masks == 255, "masks")

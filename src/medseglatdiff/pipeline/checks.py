@@ -86,7 +86,7 @@ def check_components(
         )
     if image_encoder.config.in_channels not in (1, 3):
         raise ValueError(f"`image_encoder` must take 1 or 3 channels, but takes {image_encoder.config.in_channels}.")
-    own = getattr(image_encoder, "downsampling_factor", None) or image_encoder.config.downsampling_factor
+    own = image_encoder.config.get("downsampling_factor") or image_encoder.downsampling_factor
     if own != factor:
         raise ValueError(f"`image_encoder` must divide sides by {factor}, as `mask_vae` does, but divides by {own}.")
     multiple = factor * unet.config.get("patch_size", 1) * 2 ** (len(unet.config.block_out_channels) - 1)

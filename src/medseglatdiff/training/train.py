@@ -111,7 +111,7 @@ def run(config: Config):
     # 1. data
     shape = (config.num_channels, config.sample_size, config.num_classes, config.stretch)
     train, validation = (
-        load_split(open_split(config.dataset, split, config.sample_size, config.data_dir), *shape)
+        load_split(open_split(config.dataset, split, config.sample_size, config.data_dir, config.num_classes), *shape)
         for split in ("train", "validation")
     )
     # 2. mask autoencoder
