@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medseglatdiff.data.dicom import is_dicom, pixel_spacing, read_dicom
+from medseglatdiff.data.dicom import is_dicom, read_dicom
 from medseglatdiff.data.images import load_image, preprocess
+from medseglatdiff.data.spacing import pixel_spacing
 
 pydicom = pytest.importorskip("pydicom", reason="needs the extra `dicom`")
 from pydicom.data import get_testdata_file  # noqa: E402

@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pydicom
 
-from ..data.dicom import pixel_spacing
+from ..data.spacing import pixel_spacing
 from ..data.images import load_image
 
 MAX_FILE_MB = 20

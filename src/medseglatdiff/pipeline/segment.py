@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.dicom import pixel_spacing
+from ..data.spacing import pixel_spacing
 from ..data.images import load_image
 from ..overview import draw_overview
 from .files import mean_pairwise_dice, report, write_output

@@ -1,0 +1,59 @@
+"""What is opened and how large it may be: the same limits for files, arrays and tensors, each said in its error."""
+
+import io
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+MAX_PIXELS = 89_478_485  # more than any detector has: Pillow's own limit, whatever a caller sets that to
+MAX_UNPACKED_BYTES = 512 * 2**20  # of a deflated file: what `MAX_PIXELS` take in 32 bits, and then some
+
+
+class BadImage(ValueError):
+    """An image that cannot be used: the message says what it must be and what it was."""
+
+
+def unreadable(name: str, reason) -> BadImage:
+    """The error for a file that its reader gave up on."""
+    return BadImage(f"`image` must be a file that can be read, but {name} cannot: {str(reason).rstrip('.')}.")
+
+
+def check_size(height: int, width: int, name: str = "it"):
+    """Refuses an image of no pixel, or of too many.
+
+    Raises:
+        BadImage: unless there are 1 to `MAX_PIXELS` pixels.
+    """
+    if height < 1 or width < 1 or height * width > MAX_PIXELS:
+        raise BadImage(f"`image` must have 1 to {MAX_PIXELS:,} pixels, but {name} has {height} x {width}.")
+
+
+def is_file_object(source) -> bool:
+    """Whether a source is an open binary file, `io.BytesIO` included."""
+    return hasattr(source, "read") and hasattr(source, "seek") and not isinstance(source, io.TextIOBase)
+
+
+def name_of(source) -> str:
+    """How errors call a source: its path, or "it"."""
+    return os.fspath(source) if isinstance(source, (str, os.PathLike)) else "it"
+
+
+def open_regular(source) -> BinaryIO:
+    """A file object of a path, or the given one at its start. Nothing is read from pipes and devices: they may never end.
+
+    Raises:
+        BadImage: for URLs, folders, pipes, devices and what is missing.
+    """
+    if is_file_object(source):
+        source.seek(0)
+        return io.BytesIO(source.read())  # the caller's stays open, whatever a reader closes
+    if "://" in str(source):
+        raise BadImage(f"`image` must be a path, but was the URL {source}: download the file first.")
+    try:
+        mode = os.stat(source).st_mode
+        if not stat.S_ISREG(mode):
+            raise unreadable(str(source), "it is a folder" if stat.S_ISDIR(mode) else "it is a pipe or a device")
+        return Path(source).open("rb")
+    except OSError as error:
+        raise unreadable(str(source), error.strerror) from error
