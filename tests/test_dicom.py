@@ -115,10 +115,10 @@ def test_spacing_where_it_is_not_told(write, tmp_path):
 
 REFUSED = {
     "no pixels": (dict(PixelData=None), "with pixel data"),
-    "colour": (dict(PhotometricInterpretation="RGB", SamplesPerPixel=3), "grey as a DICOM file, .* is RGB"),
-    "several frames": (dict(NumberOfFrames=2), "of a single frame, but .* has 2"),
-    "no rows": (dict(Rows=None), "1 to [0-9]+ pixels, but .* has 0 x 4"),
-    "too many pixels": (dict(Rows=65535, Columns=65535), "1 to [0-9]+ pixels, but .* has 65535 x 65535"),
+    "no colour that is known": (dict(PhotometricInterpretation="HSV", SamplesPerPixel=3), "grey or in colour"),
+    "several frames": (dict(NumberOfFrames=2), "of a single frame, but .* has 2: choose one by `frame`, from 0 to 1"),
+    "no rows": (dict(Rows=None), "1 to [0-9,]+ pixels, but .* has 0 x 4"),
+    "too many pixels": (dict(Rows=65535, Columns=65535), "1 to 89,478,485 pixels, but .* has 65535 x 65535"),
     "too few bytes": (dict(PixelData=b"\0\0"), "pixel data that can be decoded"),
     "no sign": (dict(PixelRepresentation=None), "pixel data that can be decoded"),
     "window of no width": (dict(WindowCenter=40, WindowWidth=0), "a window of positive width"),

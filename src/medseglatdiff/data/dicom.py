@@ -6,11 +6,15 @@ from .dicom_files import is_dicom, read_dataset, refuse_other_objects
 from .dicom_values import frame_header, modality_values, one_number, padding, visible
 from .limits import BadImage, check_size, name_of, unreadable
 
-__all__ = ["is_dicom", "read_dataset", "read_dicom"]
+__all__ = ["decode_frame", "is_dicom", "read_dataset", "read_dicom"]
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-PACKAGES = {"gdcm": "python-gdcm", "pyjpegls": "pyjpegls", "pylibjpeg": "pylibjpeg pylibjpeg-openjpeg"}  # extra `dicom`
+PACKAGES = {  # pydicom's dependency -> the package of it that the extra `dicom` brings
+    "gdcm": "python-gdcm",  # JPEG Lossless, JPEG of 12 bits; Apache-2.0, where pylibjpeg-libjpeg is under the GPL
+    "pyjpegls": "pyjpegls",  # JPEG-LS; MIT
+    "pylibjpeg-openjpeg": "pylibjpeg-openjpeg",  # high-throughput JPEG 2000, which Pillow does not read; MIT
+}
 
 
 def read_dicom(source, stretch: bool = False, frame: int | None = None) -> np.ndarray:
@@ -56,7 +60,7 @@ def _read(dataset, name: str, stretch: bool, frame: int | None) -> np.ndarray:
     if None not in (stored_bits, high_bit) and high_bit != stored_bits - 1:
         raise BadImage(f"`HighBit` must be BitsStored - 1, but {name} has {high_bit:g} and {stored_bits:g}.")
     # 2. colour
-    stored = _decode(dataset, index, name)  # [H, W] or [H, W, 3]
+    stored = decode_frame(dataset, index, name)  # [H, W] or [H, W, 3]
     if photometric in COLOUR:
         return _colour(stored, dataset, stored_bits, name)
     # 3. grey values: Hounsfield units in CT; padding takes the darkest
@@ -86,8 +90,12 @@ def _frame_index(dataset, frame: int | None, name: str) -> int:
     return frame or 0
 
 
-def _decode(dataset, index: int, name: str) -> np.ndarray:
-    """The stored values of a frame, by the first decoder that can; colour as RGB, apart from palettes."""
+def decode_frame(dataset, index: int, name: str) -> np.ndarray:
+    """The stored values of a frame, `(H, W)` or `(H, W, 3)`, by the first decoder that can; YBR becomes RGB.
+
+    Raises:
+        BadImage: for damaged pixel data, and a compression whose decoder is missing, with the package that brings it.
+    """
     from pydicom.pixels import get_decoder, pixel_array
 
     syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
@@ -100,21 +108,17 @@ def _decode(dataset, index: int, name: str) -> np.ndarray:
     # gdcm comes last: what the others read stays as it was, and they have fewer ways to fail
     plugins = sorted(decoder.available_plugins, key=lambda plugin: plugin == "gdcm") if syntax.is_encapsulated else [""]
     if not plugins:
-        lacking = " or ".join(PACKAGES[plugin] for plugin in _known_plugins(decoder))
-        advice = f'which needs `pip install "medseglatdiff[dicom]"` ({lacking})'
+        missing = " ".join(decoder.missing_dependencies)
+        packages = " or ".join(package for dependency, package in PACKAGES.items() if dependency in missing)
+        advice = f'which needs {packages}: `pip install "medseglatdiff[dicom]"`'
         raise BadImage(f"`image` must be a DICOM file that can be decoded, but {name} is {syntax.name}, {advice}.")
     reasons = []
     for plugin in plugins:
         try:
             return pixel_array(dataset, index=index, decoding_plugin=plugin)
         except Exception as error:  # decoders raise nearly anything
-            reasons.append(f"{plugin} says: " * bool(plugin) + str(error).strip().replace("\n", " "))
+            reasons.append(" ".join(str(error).split()))
     raise BadImage(f"`image` must hold pixel data that can be decoded, but {name} does not: {'; '.join(reasons)}")
-
-
-def _known_plugins(decoder) -> list[str]:
-    """Names of the decoders that are not installed and that the extra `dicom` brings."""
-    return [plugin for plugin in PACKAGES if any(line.startswith(plugin) for line in decoder.missing_dependencies)]
 
 
 def _colour(stored: np.ndarray, dataset, stored_bits: float, name: str) -> np.ndarray:

@@ -4,9 +4,8 @@ import os
 import zlib
 from pathlib import Path
 
-from .limits import MAX_UNPACKED_BYTES, BadImage, is_file_object, name_of, open_regular, unreadable
+from .limits import BadImage, is_file_object, name_of, open_regular, unpacked_size, unreadable
 
-CHUNK = 2**20  # bytes
 STORAGE = "1.2.840.10008.5.1.4.1.1."
 NO_PICTURES = (  # storage classes (PS3.4 B.5) whose objects are no pictures, although some hold pixel data
     *("4.2", "9", "11", "30", "66", "67", "68", "79", "81", "88", "90", "91", "104", "200", "201"),
@@ -56,6 +55,8 @@ def _starts_with_element(head: bytes) -> bool:
 def read_dataset(source, stop_before_pixels: bool = False):
     """The `pydicom.Dataset` of a path or a file object; a dataset is returned as it is.
 
+    pydicom decodes a value at its first use, so damage may show later, as nearly any exception.
+
     Raises:
         ImportError: without pydicom.
         BadImage: if the file is missing, no DICOM, damaged, nested too deeply, or unpacks to more than
@@ -74,11 +75,10 @@ def read_dataset(source, stop_before_pixels: bool = False):
             bare = head[128:] != b"DICM"
             if bare and not _starts_with_element(head):
                 raise unreadable(name, "it does not begin as DICOM files do")
-            _refuse_bombs(file, name)
+            _refuse_bombs(file)
             dataset = pydicom.dcmread(file, stop_before_pixels=stop_before_pixels, force=bare)
             if "TransferSyntaxUID" not in dataset.file_meta:
                 dataset.file_meta.TransferSyntaxUID = _guessed_syntax(dataset)
-            list(dataset)  # decodes every value, which pydicom puts off: damage shows here
             return dataset
     except BadImage:
         raise
@@ -96,7 +96,7 @@ def _guessed_syntax(dataset):
     return ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
 
 
-def _refuse_bombs(file, name: str):
+def _refuse_bombs(file):
     """Counts what a deflated file unpacks to, and keeps nothing: pydicom unpacks it whole before a size can be seen."""
     from pydicom.filereader import read_dataset as read_elements
     from pydicom.filereader import read_preamble
@@ -106,13 +106,7 @@ def _refuse_bombs(file, name: str):
     read_preamble(file, force=True)
     meta = read_elements(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
     if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-        inflater, size, packed = zlib.decompressobj(-zlib.MAX_WBITS), 0, file.read(CHUNK)
-        while packed and not inflater.eof:
-            size += len(inflater.decompress(packed, CHUNK))
-            if size > MAX_UNPACKED_BYTES:
-                limit = f"{MAX_UNPACKED_BYTES // 2**20} MB"
-                raise BadImage(f"`image` must unpack to at most {limit}, but {name} is a deflated file of more.")
-            packed = inflater.unconsumed_tail or file.read(CHUNK)
+        unpacked_size(file, -zlib.MAX_WBITS)
     file.seek(0)
 
 

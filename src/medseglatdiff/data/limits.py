@@ -3,10 +3,12 @@
 import io
 import os
 import stat
+import zlib
 from pathlib import Path
 from typing import BinaryIO
 
 MAX_PIXELS = 89_478_485  # more than any detector has: Pillow's own limit, whatever a caller sets that to
+CHUNK = 2**20  # bytes
 MAX_UNPACKED_BYTES = 512 * 2**20  # of a deflated file: what `MAX_PIXELS` take in 32 bits, and then some
 
 
@@ -57,3 +59,22 @@ def open_regular(source) -> BinaryIO:
         return Path(source).open("rb")
     except OSError as error:
         raise unreadable(str(source), error.strerror) from error
+
+
+def unpacked_size(file: BinaryIO, wbits: int) -> int:
+    """The bytes that a deflate stream unpacks to, which are counted and not kept; `wbits` as zlib has them.
+
+    Raises:
+        zlib.error, EOFError: for a damaged stream, and one that is cut short.
+        BadImage: for more than `MAX_UNPACKED_BYTES`.
+    """
+    inflater, size, packed = zlib.decompressobj(wbits), 0, file.read(CHUNK)
+    while packed and not inflater.eof:
+        size += len(inflater.decompress(packed, CHUNK))
+        if size > MAX_UNPACKED_BYTES:
+            limit = f"{MAX_UNPACKED_BYTES // 2**20} MB"
+            raise BadImage(f"`image` must be a file that unpacks to at most {limit}, but was deflated from more.")
+        packed = inflater.unconsumed_tail or file.read(CHUNK)
+    if not inflater.eof:
+        raise EOFError("the deflated data are cut short")
+    return size

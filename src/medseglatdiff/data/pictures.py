@@ -49,8 +49,10 @@ def read_picture(source, frame: int | None = None) -> np.ndarray:
         try:
             image = PIL.Image.open(file)
             check_size(image.height, image.width, name)  # as the header has it: nothing is decoded yet
-            refuse_damage(file, image)
-            return from_pil(image, frame, name)
+            if frame is not None:
+                _choose(image, frame, getattr(image, "n_frames", 1), name)
+            refuse_damage(file, image, name)
+            return from_pil(PIL.Image.open(file), frame, name)
         except BadImage:
             raise
         except Exception as error:  # on damaged bytes decoders raise nearly anything

@@ -4,7 +4,7 @@ import math
 
 from .dicom_files import is_dicom, read_dataset
 from .dicom_values import frame_header, numbers
-from .limits import BadImage, name_of
+from .limits import BadImage, name_of, unreadable
 
 CENTIMETRES, TWO_DIMENSIONAL = 3, 1  # PS3.3 C.8.5.5.1.15 and C.8.5.5.1.1
 
@@ -35,6 +35,15 @@ def pixel_spacing(source, frame: int = 0) -> tuple[float, float] | None:
     if not is_dicom(source):
         return None
     dataset, name = read_dataset(source, stop_before_pixels=True), name_of(source)
+    try:
+        return _spacing(dataset, frame, name)
+    except (BadImage, ImportError):
+        raise
+    except Exception as error:  # values are decoded at their first use: damage shows here, as nearly anything
+        raise unreadable(name, error) from error
+
+
+def _spacing(dataset, frame: int, name: str) -> tuple[float, float] | None:
     header = frame_header(dataset, frame, name)
     spacing, detector = (_pair(header, keyword, name) for keyword in ("PixelSpacing", "ImagerPixelSpacing"))
     if spacing == detector and not header.get("PixelSpacingCalibrationType"):
@@ -49,7 +58,7 @@ def pixel_spacing(source, frame: int = 0) -> tuple[float, float] | None:
 
 def _pair(header, keyword: str, name: str) -> tuple[float, float] | None:
     values = numbers(header, keyword, name, finite=False)
-    if not values or (len(values) == 2 and 0 in values and min(values) == 0):
+    if not values or (len(values) == 2 and min(values) == 0 and max(values) < math.inf):
         return None
     if len(values) != 2 or not all(0 < value < math.inf for value in values):
         text = ", ".join(f"{value:g}" for value in values)

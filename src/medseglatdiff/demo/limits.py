@@ -112,11 +112,11 @@ def _read_picture(data: bytes, stretch: bool) -> Upload:
         raise InputError(TOO_MANY_PIXELS) from None
     if picture.width * picture.height > MAX_PIXELS:  # as the header has it: nothing is decoded yet
         raise InputError(TOO_MANY_PIXELS)
-    if getattr(picture, "n_frames", 1) > 1:
+    if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:  # MPO: a phone's photo, with a preview
         raise InputError(ANIMATED)
     picture.load()
     try:
-        return Upload(load_image(picture, stretch))
+        return Upload(load_image(io.BytesIO(data), stretch))
     except (TypeError, ValueError) as error:  # a mode or transparency; the messages quote no content
         raise InputError(str(error).replace("`image`", "The image")) from None
 
