@@ -6,8 +6,18 @@ import numpy as np
 import pydicom
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    generate_uid,
+)
 
+from medseglatdiff.data.dicom import read_dicom
+
+SYNTAXES = {"explicit": ExplicitVRLittleEndian, "implicit": ImplicitVRLittleEndian, "big": ExplicitVRBigEndian}
+WINDOW = dict(WindowCenter=1000, WindowWidth=2001)
 STORED = np.array([[0, 500, 1000, 1500], [2000, 2500, 3000, 3500]], np.uint16)
 
 
@@ -55,4 +65,23 @@ def written(dataset: FileDataset) -> io.BytesIO:
     """A dataset as a file."""
     file = io.BytesIO()
     dataset.save_as(file, enforce_file_format=True)
+    file.seek(0)
     return file
+
+
+def shown(stored=STORED, frame=None, stretch=False, **options) -> np.ndarray:
+    """The picture of a dataset that `make` makes and a file holds."""
+    return read_dicom(written(make(stored, **options)), stretch, frame)
+
+
+def window_by_the_standard(values, center, width):
+    """The pseudo-code of PS3.3 C.11.2.1.2.1, value by value, for an output from 0 to 1."""
+
+    def one(x):
+        if x <= center - 0.5 - (width - 1) / 2:
+            return 0.0
+        if x > center - 0.5 + (width - 1) / 2:
+            return 1.0
+        return (x - (center - 0.5)) / (width - 1) + 0.5
+
+    return np.vectorize(one)(values.astype(float))

@@ -10,6 +10,7 @@ from medseglatdiff.data.images import load_image, preprocess
 from medseglatdiff.data.spacing import pixel_spacing
 
 pydicom = pytest.importorskip("pydicom", reason="needs the extra `dicom`")
+from dicom_fixtures import window_by_the_standard  # noqa: E402
 from pydicom.data import get_testdata_file  # noqa: E402
 from pydicom.dataset import FileMetaDataset  # noqa: E402
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid  # noqa: E402
@@ -52,19 +53,6 @@ def test_monochrome1_is_inverted(write):
     window = dict(WindowCenter=1750.5, WindowWidth=3501)
     light = read_dicom(write(**window))
     assert np.allclose(read_dicom(write(PhotometricInterpretation="MONOCHROME1", **window)), 1 - light)
-
-
-def window_by_the_standard(values, center, width):
-    """The pseudo-code of PS3.3 C.11.2.1.2.1, value by value, for an output from 0 to 1."""
-
-    def one(x):
-        if x <= center - 0.5 - (width - 1) / 2:
-            return 0.0
-        if x > center - 0.5 + (width - 1) / 2:
-            return 1.0
-        return (x - (center - 0.5)) / (width - 1) + 0.5
-
-    return np.vectorize(one)(values)
 
 
 def test_windows_follow_the_standard(write):

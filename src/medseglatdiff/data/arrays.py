@@ -13,8 +13,8 @@ FEW_BITS = 14  # a 16-bit image that uses no more shows less than a quarter of t
 def as_plain_array(array: np.ndarray) -> np.ndarray:
     """An array `(H, W)` or `(H, W, C)` of numbers as a plain `np.ndarray` `(H, W, C)` with C of 1 or 3.
 
-    Matrices, memory maps, Fortran order, negative strides and either byte order are fine, and so are masked arrays that
-    mask nothing.
+    Matrices, memory maps, Fortran order, negative strides and either byte order are fine, and so are masked arrays
+    without masked pixels.
 
     Raises:
         TypeError: for objects, records, text, dates and complex numbers.
@@ -91,8 +91,8 @@ def warn_of_few_bits(array: np.ndarray, most: int):
     """Says that a 16-bit image will be nearly black, as those of 10, 12 or 14 bits are."""
     least, largest = int(array.min()), int(array.max())
     warnings.warn(
-        f"`image` holds 16-bit values from {least} to {largest}, of {most} that it could hold, so it is taken for a dark "
-        f"image. If its white is another value, such as {2 ** int(largest).bit_length() - 1}, divide the array by it "
+        f"`image` holds 16-bit values from {least} to {largest}, of {most} that it could hold, so it is taken for a "
+        f"dark image. If its white is another value, such as {2 ** largest.bit_length() - 1}, divide the array by it "
         "(floats in [0, 1]), or save the file with its full range.",
         UserWarning,
         stacklevel=2,

@@ -1,8 +1,8 @@
 """Damage that decoders pass over in silence: what the formats themselves tell of a file that is no longer whole.
 
 PNG and deflated TIFF carry checksums, which Pillow leaves unread; TIFF says where its strips lie. JPEG has nothing of
-the kind: libjpeg fills what is missing with grey and keeps its warnings to itself, so that the scan is probed here. What
-has no redundancy at all (BMP, WebP, flipped bits in plain values) cannot be checked by anyone.
+the kind: libjpeg fills what is missing with grey, and Pillow passes on no warnings of it, so the scan is probed here.
+Formats without redundancy (BMP, WebP, plain TIFF) cannot be checked for changed values by anyone.
 """
 
 import io
@@ -15,7 +15,16 @@ from .limits import unpacked_size, unreadable
 
 DEFLATE = (8, 32946)  # TIFF's compressions with zlib's checksum
 OFFSETS, COUNTS = (273, 324), (279, 325)  # of strips and of tiles
-COMPRESSION, LENGTH, ROWS_PER_STRIP, WIDTH, TILE_WIDTH, TILE_LENGTH, PLANAR, SAMPLES = 259, 257, 278, 256, 322, 323, 284, 277
+COMPRESSION, LENGTH, ROWS_PER_STRIP, WIDTH, TILE_WIDTH, TILE_LENGTH, PLANAR, SAMPLES = (
+    259,
+    257,
+    278,
+    256,
+    322,
+    323,
+    284,
+    277,
+)
 SEPARATE = 2  # planes, each of which has strips
 
 

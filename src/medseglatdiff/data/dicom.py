@@ -21,11 +21,13 @@ def read_dicom(source, stretch: bool = False, frame: int | None = None) -> np.nd
     """One frame of a DICOM file as float32 `(H, W)`, or `(H, W, 3)` in colour, in [0, 1].
 
     Grey: the modality transform is applied (to Hounsfield units in CT), then the file's first VOI table or window;
-    without them the range of values is stretched to [0, 1]. What enhanced objects say of a frame counts for it.
-    MONOCHROME1 and a `PresentationLUTShape` of INVERSE are inverted, once, so that more is brighter. Padding around the
-    scanned field takes the darkest value found inside it. Colour: RGB, palettes and YBR as RGB, divided by the largest
-    value of `BitsStored`; windows do not apply to it. Overlays, supplemental palettes, real-world maps and ICC profiles
-    are ignored knowingly: they do not change what was scanned.
+    without them the range of values is stretched to [0, 1]. Enhanced objects state these for each frame.
+    MONOCHROME1 and a `PresentationLUTShape` of INVERSE are inverted, once, so that more is brighter. Padding around
+    the scanned field takes the darkest value found inside it.
+
+    Colour: RGB, palettes and YBR become RGB, divided by the largest value of `BitsStored`; windows do not apply to it.
+    Overlays, supplemental palettes, real-world maps and ICC profiles are ignored on purpose: they do not change what
+    was scanned.
 
     Args:
         source: a path, a file object or a `pydicom.Dataset`.
@@ -34,7 +36,7 @@ def read_dicom(source, stretch: bool = False, frame: int | None = None) -> np.nd
 
     Raises:
         ImportError: without pydicom.
-        ValueError: for several frames without `frame`, objects that are no pictures (doses, segmentations, reports, ...),
+        ValueError: for several frames without `frame`, objects that are no pictures (doses, segmentations, reports),
             no or damaged pixel data, a compression whose decoder is missing, no pixel or more than `MAX_PIXELS`, and
             attributes that contradict each other.
     """
@@ -106,7 +108,9 @@ def decode_frame(dataset, index: int, name: str) -> np.ndarray:
     except NotImplementedError as error:
         raise BadImage(f"`image` must be a picture, but {name} is compressed as {syntax.name}.") from error
     # gdcm comes last: what the others read stays as it was, and they have fewer ways to fail
-    plugins = sorted(decoder.available_plugins, key=lambda plugin: plugin == "gdcm") if syntax.is_encapsulated else [""]
+    plugins = (
+        sorted(decoder.available_plugins, key=lambda plugin: plugin == "gdcm") if syntax.is_encapsulated else [""]
+    )
     if not plugins:
         missing = " ".join(decoder.missing_dependencies)
         packages = " or ".join(package for dependency, package in PACKAGES.items() if dependency in missing)
@@ -129,7 +133,7 @@ def _colour(stored: np.ndarray, dataset, stored_bits: float, name: str) -> np.nd
         stored_bits = 8 * stored.dtype.itemsize
     if stored.ndim != 3 or stored.shape[2] != 3 or stored.dtype.kind != "u":
         found = f"{stored.shape} of type {stored.dtype}"
-        raise BadImage(f"`image` must be unsigned and of shape (H, W, 3) as a colour DICOM file, but {name} is {found}.")
+        raise BadImage(
+            f"`image` must be unsigned and of shape (H, W, 3) as a colour DICOM file, but {name} is {found}."
+        )
     return (stored / np.float32(2**stored_bits - 1)).astype(np.float32)  # [H, W, 3]
-
-

@@ -29,7 +29,7 @@ def is_dicom(source) -> bool:
     elif isinstance(source, (str, os.PathLike)):
         if Path(source).suffix.lower() in (".dcm", ".dicom"):
             return True
-        if not Path(source).is_file():
+        if not os.path.isfile(source):
             return False
         with Path(source).open("rb") as file:
             head = file.read(132)
@@ -45,11 +45,11 @@ def is_dataset(source) -> bool:
 
 def _starts_with_element(head: bytes) -> bool:
     """Whether bytes begin with a group length, a file meta or an identifying element (groups 0002 and 0008)."""
-    group, element, vr, length = head[:2], head[2:4], head[4:6], head[4:8]
-    if group in (b"\x02\x00", b"\x08\x00"):
-        short = int.from_bytes(length, "little") <= 64 and element[1] == 0  # implicit VR: 4 bytes of length
-        return len(head) >= 8 and (short or (vr.isalpha() and vr.isupper()))
-    return group == b"\x00\x08" and vr.isalpha() and vr.isupper()  # big endian is explicit
+    group, vr, length = head[:2], head[4:6], head[4:8]
+    if len(head) < 8 or group not in (b"\x02\x00", b"\x08\x00", b"\x00\x08"):
+        return False
+    explicit = vr.isalpha() and vr.isupper()  # as all that is big endian
+    return explicit or (group[1] == head[3] == 0 and int.from_bytes(length, "little") <= 64)
 
 
 def read_dataset(source, stop_before_pixels: bool = False):
@@ -97,7 +97,7 @@ def _guessed_syntax(dataset):
 
 
 def _refuse_bombs(file):
-    """Counts what a deflated file unpacks to, and keeps nothing: pydicom unpacks it whole before a size can be seen."""
+    """Counts what a deflated file unpacks to: pydicom unpacks it whole before a size can be seen."""
     from pydicom.filereader import read_dataset as read_elements
     from pydicom.filereader import read_preamble
     from pydicom.uid import DeflatedExplicitVRLittleEndian

@@ -112,7 +112,7 @@ def look_up(values: np.ndarray, item, signed: bool, name: str) -> tuple[np.ndarr
     """Values by the table of an item (C.11.1.1.1), float64, and the bits of its entries.
 
     Args:
-        values (`np.ndarray`): whole numbers; those before the first entry take the first, those after the last the last.
+        values (`np.ndarray`): whole numbers; those before the first entry take the first, those beyond take the last.
         item (`pydicom.Dataset`): with `LUTDescriptor` (number of entries, first value, bits) and `LUTData`.
         signed (`bool`): whether the first value may be below 0.
 
@@ -162,7 +162,7 @@ def visible(values: np.ndarray, header, signed: bool, name: str) -> np.ndarray |
 
 
 def window(values: np.ndarray, center: float, width: float, function: str = "LINEAR") -> np.ndarray:
-    """A window's function of values (C.11.2.1.2 and C.11.2.1.3), in [0, 1]; pydicom's is scaled to the stored range."""
+    """A window's function of values (C.11.2.1.2 and C.11.2.1.3) in [0, 1]; pydicom's fills the stored range."""
     if function == "SIGMOID":
         return 1 / (1 + np.exp((-4 * (values - center) / width).clip(-700, 700)))
     if function == "LINEAR":

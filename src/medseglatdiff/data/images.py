@@ -30,8 +30,8 @@ def load_image(image, stretch: bool = False, frame: int | None = None) -> np.nda
 
     uint8 is divided by 255, uint16 by 65535, bool becomes 0 and 1, floats must lie in [0, 1]. A uint16 image that uses
     at most 14 of its bits is warned about. Palettes, inks and other colour spaces become RGB, ICC profiles are ignored
-    (`pictures.MODES`). An alpha channel is dropped where it is opaque everywhere and refused elsewhere. EXIF orientation
-    is not applied: the masks belong to the pixels as they are stored. DICOM: see `read_dicom`.
+    (`pictures.MODES`). An alpha channel is dropped where it is opaque everywhere and refused elsewhere. EXIF
+    orientation is not applied: the masks belong to the pixels as they are stored. DICOM: see `read_dicom`.
 
     Args:
         image: a PIL image, a path or an open binary file such as `io.BytesIO` (whatever Pillow reads, or DICOM), a
@@ -83,10 +83,8 @@ def as_image_list(images) -> list:
         ValueError: if there are none.
     """
     sequence = isinstance(images, Sequence) and not isinstance(images, (str, bytes, bytearray))
-    if sequence or (isinstance(images, torch.Tensor) and images.ndim == 4):
-        images = list(images)
-    else:
-        images = [images]
+    batch = isinstance(images, torch.Tensor) and images.ndim == 4
+    images = list(images) if sequence or batch else [images]
     if not images:
         raise ValueError("`images` must hold at least one image, but was empty.")
     return images

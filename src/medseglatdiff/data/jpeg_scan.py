@@ -66,7 +66,9 @@ def refuse_cut_jpeg(data: bytes, name: str):
         if first_changed is None or any(units is not None and units > last_units for units in first_changed):
             raise unreadable(name, "it is a JPEG that is damaged or cut short: its data end before the picture does")
         if None in first_changed and None in (_probe(data, frame, pattern=0x33) or []):  # no change by chance
-            warnings.warn(f"{name} may be a damaged JPEG: its picture ends before its data do.", UserWarning, stacklevel=2)
+            warnings.warn(
+                f"{name} may be a damaged JPEG: its picture ends before its data do.", UserWarning, stacklevel=2
+            )
 
 
 def read_frame(data: bytes) -> Frame | None:

@@ -42,7 +42,7 @@ def name_of(source) -> str:
 
 
 def open_regular(source) -> BinaryIO:
-    """A file object of a path, or the given one at its start. Nothing is read from pipes and devices: they may never end.
+    """A file object of a path, or a copy of the given one. Pipes and devices are not read: they may never end.
 
     Raises:
         BadImage: for URLs, folders, pipes, devices and what is missing.
@@ -54,11 +54,11 @@ def open_regular(source) -> BinaryIO:
         raise BadImage(f"`image` must be a path, but was the URL {source}: download the file first.")
     try:
         mode = os.stat(source).st_mode
-        if not stat.S_ISREG(mode):
-            raise unreadable(str(source), "it is a folder" if stat.S_ISDIR(mode) else "it is a pipe or a device")
-        return Path(source).open("rb")
-    except OSError as error:
-        raise unreadable(str(source), error.strerror) from error
+        if stat.S_ISREG(mode):
+            return Path(source).open("rb")
+    except (OSError, ValueError) as error:  # ValueError for names that no file can have
+        raise unreadable(name_of(source), getattr(error, "strerror", None) or error) from error
+    raise unreadable(name_of(source), "it is a folder" if stat.S_ISDIR(mode) else "it is a pipe or a device")
 
 
 def unpacked_size(file: BinaryIO, wbits: int) -> int:

@@ -109,10 +109,16 @@ def _values(image: PIL.Image.Image, white_is_zero: bool, name: str) -> np.ndarra
         array = np.asarray(image)  # [H, W]
         clear = image.info.get("transparency") is not None and (array == image.info["transparency"]).any()
     else:
-        clear = image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255
+        clear = False
+        if image.has_transparency_data:
+            with_alpha = image.convert("RGBA")
+            clear = with_alpha.getchannel("A").getextrema()[0] < 255
+            image = with_alpha if target == "RGB" else image
         array = np.asarray(image if image.mode == target else image.convert(target))  # [H, W] or [H, W, 3]
     if clear:
-        raise BadImage(f"`image` must be opaque, but {name} has transparent pixels: flatten it onto a background first.")
+        raise BadImage(
+            f"`image` must be opaque, but {name} has transparent pixels: flatten it onto a background first."
+        )
     if target == "F" and white_is_zero:
         raise BadImage(f"`image` must say what is white, but {name} is a TIFF of floats whose white is 0: invert it.")
     if target == "I;16" or (target == "I" and image.format == "PPM"):

@@ -1,4 +1,4 @@
-"""The distance between pixels in mm, by one rule for all front ends: what a DICOM file says of sizes in the patient."""
+"""The distance between pixels in mm, by one rule for all front ends."""
 
 import math
 
@@ -18,8 +18,8 @@ def pixel_spacing(source, frame: int = 0) -> tuple[float, float] | None:
        patient (PS3.3 10.7.1.1). Where it only repeats `ImagerPixelSpacing` without a `PixelSpacingCalibrationType`, it
        is a distance on the detector (10.7.1.3), and rule 3 decides.
     2. The physical deltas of ultrasound regions (C.8.5.5), where all two-dimensional regions in centimetres agree.
-    3. `ImagerPixelSpacing` divided by `EstimatedRadiographicMagnificationFactor`. Without the factor it does not count:
-       a detector lies behind the patient and sees everything magnified by an unknown factor.
+    3. `ImagerPixelSpacing` divided by `EstimatedRadiographicMagnificationFactor`. Without the factor it does not
+       count: a detector lies behind the patient and sees everything magnified by an unknown factor.
 
     `NominalScannedPixelSpacing` does not count: it is a distance on a film, whose magnification nobody knows. A
     spacing of 0 is how writers say that they do not know.
@@ -49,7 +49,11 @@ def _spacing(dataset, frame: int, name: str) -> tuple[float, float] | None:
     if spacing == detector and not header.get("PixelSpacingCalibrationType"):
         spacing = None
     regions = _ultrasound_spacing(dataset, name)
-    if spacing and regions and not all(math.isclose(*pair, rel_tol=0.01) for pair in zip(spacing, regions, strict=True)):
+    if (
+        spacing
+        and regions
+        and not all(math.isclose(*pair, rel_tol=0.01) for pair in zip(spacing, regions, strict=True))
+    ):
         raise BadImage(
             f"`PixelSpacing` must agree with the ultrasound regions, but {name} has {spacing} and {regions} mm."
         )
@@ -58,7 +62,7 @@ def _spacing(dataset, frame: int, name: str) -> tuple[float, float] | None:
 
 def _pair(header, keyword: str, name: str) -> tuple[float, float] | None:
     values = numbers(header, keyword, name, finite=False)
-    if not values or (len(values) == 2 and min(values) == 0 and max(values) < math.inf):
+    if not values or (len(values) == 2 and 0 in values and all(0 <= value < math.inf for value in values)):
         return None
     if len(values) != 2 or not all(0 < value < math.inf for value in values):
         text = ", ".join(f"{value:g}" for value in values)
@@ -88,5 +92,7 @@ def _at_the_patient(header, detector: tuple[float, float] | None, name: str) -> 
     if detector is None or not factor or factor[0] == 0:
         return None
     if factor[0] < 1:
-        raise BadImage(f"`EstimatedRadiographicMagnificationFactor` must be at least 1, but that of {name} is {factor[0]}.")
+        raise BadImage(
+            f"`EstimatedRadiographicMagnificationFactor` must be at least 1, but that of {name} is {factor[0]}."
+        )
     return detector[0] / factor[0], detector[1] / factor[0]

@@ -11,8 +11,8 @@ import numpy as np
 import PIL.Image
 import pydicom
 
-from ..data.spacing import pixel_spacing
 from ..data.images import load_image
+from ..data.spacing import pixel_spacing
 
 MAX_FILE_MB = 20
 MAX_PIXELS = 2048 * 2048

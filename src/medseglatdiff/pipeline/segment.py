@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.spacing import pixel_spacing
 from ..data.images import load_image
+from ..data.spacing import pixel_spacing
 from ..overview import draw_overview
 from .files import mean_pairwise_dice, report, write_output
 from .loading import load_pipeline
