@@ -25,7 +25,7 @@ from baseline_networks import NETWORKS, Baseline
 from baseline_training import CHECKPOINTS, SYMMETRIES, draw_views, fit
 from tqdm import tqdm
 
-from medseglatdiff.data.images import preprocess, resize_probabilities
+from medseglatdiff.data.images import preprocess, resize_bilinear
 from medseglatdiff.data.splits import load_split, noise_seed, open_split, read_raters
 from medseglatdiff.evaluation.rows import measure_row
 from medseglatdiff.evaluation.summary import summarize
@@ -54,7 +54,7 @@ def predict(networks: list[Baseline], row: dict, config: Config, num_masks: int,
     random = draws(networks)
     pixels, (size,) = preprocess([row["image"]], config.num_channels, config.sample_size, config.stretch)
     drawn = draw_views(networks, pixels, num_masks if random else max(SYMMETRIES, len(networks)), config)  # [n, S, S]
-    drawn = resize_probabilities(drawn[:, None], size)[:, 0]  # [n, H, W]
+    drawn = resize_bilinear(drawn[:, None], size)[:, 0]  # [n, H, W]
     confidence = drawn.mean(dim=0).clamp(0, 1)  # [H, W]
     consensus = confidence >= threshold  # [H, W]
     masks = drawn >= 0.5 if random else consensus[None].expand(num_masks, -1, -1)  # [M, H, W]

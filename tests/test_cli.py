@@ -14,8 +14,8 @@ from conftest import tiny_pipeline
 from medseglatdiff import MedSegLatDiffPipeline
 from medseglatdiff.cli import main
 from medseglatdiff.metrics import dice
+from medseglatdiff.pipeline.cases import case_names
 from medseglatdiff.pipeline.files import mean_pairwise_dice
-from medseglatdiff.pipeline.segment import output_names
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_png_files_hold_what_the_pipeline_returns_at_the_images_own_size(scan, m
     for name in ("confidence", "uncertainty"):
         assert np.array_equal(np.asarray(PIL.Image.open(folder / f"{name}.png")), (wanted[name] * 255).round())
     assert np.array_equal(np.asarray(PIL.Image.open(folder / "consensus.png")) > 0, wanted["consensus"])
-    assert len(contents(folder)) == 4 + 3 + 1
+    assert len(contents(folder)) == 4 + 3 + 1 + 1
     told = capsys.readouterr().out
     areas = [str(mask.sum()) for mask in (*wanted["masks"], wanted["consensus"])]
     assert next(line for line in told.splitlines() if "area (px)" in line).split()[2:] == areas
@@ -76,7 +76,7 @@ def test_png_files_hold_what_the_pipeline_returns_at_the_images_own_size(scan, m
 
 def test_npz_holds_the_exact_arrays(scan, model, pipeline, tmp_path):
     assert segment(scan, model=model, out=tmp_path / "out", format="npz") == 0
-    assert set(contents(tmp_path / "out")) == {"scan/masks.npz", "scan/overview.png"}
+    assert set(contents(tmp_path / "out")) == {"scan/masks.npz", "scan/overview.png", "scan/done.json"}
     with np.load(tmp_path / "out" / "scan" / "masks.npz") as archive:
         for name, array in expected(pipeline, scan).items():
             assert archive[name].dtype == array.dtype and np.array_equal(archive[name], array)
@@ -103,18 +103,23 @@ def test_images_of_the_same_name_get_folders_of_their_own(model, pipeline, tmp_p
     for image, name in zip(images, ("scan", "scan-2"), strict=True):
         with np.load(tmp_path / "out" / name / "masks.npz") as archive:
             assert np.array_equal(archive["masks"], expected(pipeline, image)["masks"])
-    names = output_names([Path("x.png"), Path("x-2.png"), Path("X.tif"), Path("b/x.png")])
-    assert names == ["x", "x-2", "X-3", "x-4"]
+    names = case_names([Path("x.png"), Path("x-2.png"), Path("X.tif"), Path("b/x.png")])
+    assert names == ["x", "x-2", "X-3", "b/x"]
 
 
-def test_a_second_run_replaces_the_first_and_nothing_else(scan, model, tmp_path):
-    assert segment(scan, model=model, out=tmp_path / "out", num_masks=5) == 0
-    (tmp_path / "out" / "scan" / "notes.txt").write_text("mine")
-    assert segment(scan, model=model, out=tmp_path / "out", num_masks=2) == 0
-    names = set(contents(tmp_path / "out" / "scan"))
+def test_other_settings_are_refused_or_replace_the_first_results_and_nothing_else(scan, model, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert segment(scan, model=model, out=out, num_masks=5) == 0
+    (out / "scan" / "notes.txt").write_text("mine")
+    before = contents(out)
+    assert segment(scan, model=model, out=out, num_masks=2) == 2
+    assert "scan was finished with other settings" in (told := capsys.readouterr().err) and "(num_masks)" in told
+    assert contents(out) == before
+    assert (
+        main(["segment", str(scan), "--model", str(model), "--out", str(out), "--num-masks", "2", "--overwrite"]) == 0
+    )
+    names = set(contents(out / "scan"))
     assert {"notes.txt", "mask-02.png", "overview.png"} <= names and "mask-03.png" not in names
-    assert segment(scan, model=model, out=tmp_path / "out", format="npz") == 0
-    assert set(contents(tmp_path / "out" / "scan")) == {"notes.txt", "masks.npz", "overview.png"}
 
 
 def test_a_full_disk_leaves_nothing_half_written(scan, model, tmp_path, capsys):
@@ -128,7 +133,8 @@ def test_a_full_disk_leaves_nothing_half_written(scan, model, tmp_path, capsys):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
     try:
-        codes = [segment(image, model=model, out=out, seed=1) for image in (scan, other)]
+        words = ["--model", str(model), "--out", str(out), "--seed", "1", "--overwrite"]
+        codes = [main(["segment", str(image), *words]) for image in (scan, other)]
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert codes == [2, 2] and f"{out / 'other'} cannot be written: " in capsys.readouterr().err
@@ -167,7 +173,7 @@ def test_info_names_components_and_defaults(model, pipeline, capsys):
 
 BAD = {
     "missing image": (dict(images=["no/such.png"]), "no/such.png cannot be segmented"),
-    "text file": (dict(images=["scan.png", "notes.png"]), "notes.png cannot be segmented: .*cannot identify"),
+    "text file": (dict(images=["notes.png"]), "notes.png cannot be segmented: .*cannot identify"),
     "transparent": (dict(images=["transparent.png"]), "transparent.png cannot be segmented: .*must be opaque"),
     "no masks": (dict(num_masks=0), "`--num-masks` must be at least 1, but was 0"),
     "no steps": (dict(steps=-1), "`--steps` must be at least 1, but was -1"),

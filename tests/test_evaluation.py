@@ -158,7 +158,7 @@ def test_other_settings_of_a_pipeline_are_another_evaluation(pipeline_folder, tm
 def test_interrupted_evaluation_resumes(finished, pipeline_folder, tmp_path, monkeypatch):
     folder = shutil.copytree(pipeline_folder, tmp_path / "pipeline")
     out = folder / "results.json"  # where a card reads it: what is written there must not look like another model
-    monkeypatch.setattr("IMAGES_PER_PART", 8)
+    monkeypatch.setattr(evaluate, "IMAGES_PER_PART", 8)
     measured = []
 
     def interrupted(row, *arguments):
@@ -168,7 +168,7 @@ def test_interrupted_evaluation_resumes(finished, pipeline_folder, tmp_path, mon
         return measure_row(row, *arguments)
 
     words = command_line(folder, out, "--steps", "3")
-    monkeypatch.setattr("measure_row", interrupted)
+    monkeypatch.setattr(evaluate, "measure_row", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate.main(words)
     assert not out.exists() and len(measured) == 9

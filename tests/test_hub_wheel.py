@@ -111,8 +111,8 @@ def test_a_stored_checkpoint_outlives_the_renaming_of_a_module(folder, tmp_path,
     (package / "models" / "unet.py").rename(package / "models" / "denoiser.py")
     (package / "models").rename(package / "networks")
     for path in package.rglob("*.py"):
-        text = path.read_text("utf-8").replace("models.unet import", "networks.denoiser import")
-        path.write_text(text.replace("models.", "networks."), "utf-8")
+        text = path.read_text("utf-8").replace(".models.unet import", ".networks.denoiser import")
+        path.write_text(text.replace("from .models.", "from .networks.").replace("from ..models.", "from ..networks."))
     hub.python(RENAMED, tmp_path / "home", folder, tmp_path, PYTHONPATH=str(tmp_path))
 
 

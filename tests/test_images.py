@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import tiny_pipeline
 
-from medseglatdiff.data.images import as_image_list, load_image, preprocess, resize_probabilities, to_channels
+from medseglatdiff.data.images import as_image_list, load_image, preprocess, resize_bilinear, to_channels
 
 GREY = np.arange(0, 240, 2, dtype=np.uint8).reshape(10, 12)  # every pixel another value
 RGB = np.stack([GREY, GREY[::-1], GREY[:, ::-1]], axis=-1)
@@ -125,7 +125,7 @@ def test_a_disc_survives_the_round_trip_to_the_models_size():
     disc = (np.hypot(y - 40, x - 70) < 25).astype(np.float32)
     small, (size,) = preprocess(disc, num_channels=1, sample_size=64)
     shares = torch.cat([1 - small, 1 + small], dim=1) / 2  # [1, 2, 64, 64]
-    back = resize_probabilities(shares, size)
+    back = resize_bilinear(shares, size)
     assert torch.allclose(back.sum(dim=1), torch.ones(()))
     mask = back[0].argmax(dim=0).bool().numpy()
     assert 2 * (mask & (disc > 0)).sum() / (mask.sum() + disc.sum()) > 0.98

@@ -7,7 +7,7 @@ from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
-from medseglatdiff import bootstrap, boundary, calibration, metrics
+from medseglatdiff.metrics import bootstrap, boundary, overlap, reliability
 
 
 @pytest.fixture
@@ -21,42 +21,42 @@ def maps():
 def test_proper_scores_equal_scikit_learn(maps):
     confidence, raters = maps
     labels, repeated = raters.ravel(), np.tile(confidence, (4, 1, 1)).ravel()
-    assert calibration.brier_score(*maps) == pytest.approx(brier_score_loss(labels, repeated))
+    assert reliability.brier_score(*maps) == pytest.approx(brier_score_loss(labels, repeated))
     clipped = repeated.clip(1e-6, 1 - 1e-6)
-    assert calibration.negative_log_likelihood(*maps) == pytest.approx(log_loss(labels, clipped))
+    assert reliability.negative_log_likelihood(*maps) == pytest.approx(log_loss(labels, clipped))
 
 
 def test_reliability_and_its_error_equal_scikit_learn(maps):
     confidence, raters = maps
-    bins = calibration.reliability_bins(confidence, raters)
+    bins = reliability.reliability_bins(confidence, raters)
     filled = bins[0] > 0
     labels, repeated = raters.ravel(), np.tile(confidence, (4, 1, 1)).ravel()
     frequency, mean = calibration_curve(labels, repeated, n_bins=15)
     assert np.allclose(bins[1][filled] / bins[0][filled], mean)
     assert np.allclose(bins[2][filled] / bins[0][filled], frequency)
     expected = np.average(np.abs(frequency - mean), weights=bins[0][filled])
-    assert calibration.expected_calibration_error(bins) == pytest.approx(expected)
+    assert reliability.expected_calibration_error(bins) == pytest.approx(expected)
 
 
 def test_band_leaves_certain_pixels_out(maps):
     confidence, raters = maps
-    bins = calibration.reliability_bins(confidence, raters, band=True)
+    bins = reliability.reliability_bins(confidence, raters, band=True)
     assert bins[0].sum() == ((confidence > 0) & (confidence < 1)).sum() < confidence.size
-    certain = calibration.reliability_bins(np.ones((2, 2)), np.ones((1, 2, 2)), band=True)
-    assert np.isnan(calibration.expected_calibration_error(certain))
+    certain = reliability.reliability_bins(np.ones((2, 2)), np.ones((1, 2, 2)), band=True)
+    assert np.isnan(reliability.expected_calibration_error(certain))
 
 
 def test_bins_of_images_add_up(maps):
     confidence, raters = maps
-    halves = calibration.reliability_bins(confidence[:20], raters[:, :20])
-    halves += calibration.reliability_bins(confidence[20:], raters[:, 20:])
-    assert np.allclose(halves, calibration.reliability_bins(confidence, raters))
+    halves = reliability.reliability_bins(confidence[:20], raters[:, :20])
+    halves += reliability.reliability_bins(confidence[20:], raters[:, 20:])
+    assert np.allclose(halves, reliability.reliability_bins(confidence, raters))
 
 
 def test_perfect_calibration_has_no_error():
     confidence = np.full((2, 2), 0.5)
-    bins = calibration.reliability_bins(confidence, np.stack([np.zeros((2, 2)), np.ones((2, 2))]))
-    assert calibration.expected_calibration_error(bins) == 0
+    bins = reliability.reliability_bins(confidence, np.stack([np.zeros((2, 2)), np.ones((2, 2))]))
+    assert reliability.expected_calibration_error(bins) == 0
 
 
 def test_risk_coverage_equals_a_loop_and_knows_its_bounds():
@@ -64,7 +64,7 @@ def test_risk_coverage_equals_a_loop_and_knows_its_bounds():
     risks, uncertainties = rng.random(30), rng.random(30)
     order = sorted(range(30), key=lambda index: uncertainties[index])
     expected = np.mean([np.mean([risks[index] for index in order[:kept]]) for kept in range(1, 31)])
-    area = calibration.area_under_risk_coverage
+    area = reliability.area_under_risk_coverage
     assert area(risks, uncertainties) == pytest.approx(expected)
     assert area(risks, risks) <= area(risks, uncertainties) <= area(risks, -risks)
     assert area(risks, np.ones(30)) == pytest.approx(risks.mean())  # ties share their mean, whatever the order
@@ -79,16 +79,16 @@ def test_risk_coverage_equals_a_loop_and_knows_its_bounds():
     ],
 )
 def test_bad_confidence_is_refused(confidence, message):
-    for function in (calibration.brier_score, calibration.negative_log_likelihood, calibration.reliability_bins):
+    for function in (reliability.brier_score, reliability.negative_log_likelihood, reliability.reliability_bins):
         with pytest.raises(ValueError, match=message):
             function(confidence, np.ones((1, 2, 2)))
 
 
 def test_bad_risks_are_refused():
     with pytest.raises(ValueError, match="must be equally many"):
-        calibration.area_under_risk_coverage([0.1], [0.1, 0.2])
+        reliability.area_under_risk_coverage([0.1], [0.1, 0.2])
     with pytest.raises(ValueError, match="NaN"):
-        calibration.area_under_risk_coverage([np.nan], [0.1])
+        reliability.area_under_risk_coverage([np.nan], [0.1])
 
 
 def blobs(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -131,7 +131,7 @@ def test_boundaries_of_empty_masks():
     assert boundary.normalized_surface_distance(empty, full) == 0
 
 
-@pytest.mark.parametrize("module", [boundary, bootstrap, calibration, metrics])
+@pytest.mark.parametrize("module", [boundary, bootstrap, reliability, overlap])
 def test_every_function_has_a_worked_example(module):
     own = [value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__]
     public = [function for function in own if callable(function) and not function.__name__.startswith("_")]

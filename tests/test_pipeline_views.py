@@ -31,9 +31,9 @@ def test_symmetries_are_checked():
 def test_antithetic_noise_is_the_first_half_with_the_sign_turned(num_masks):
     pipeline, plain = tiny_pipeline(antithetic=True), tiny_pipeline()
     generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
-    latents = pipeline.prepare_latents(2, num_masks, generators).unflatten(0, (2, num_masks))  # [B, M, C, h, w]
+    latents = pipeline.prepare_latents(num_masks, generators).unflatten(0, (2, num_masks))  # [B, M, C, h, w]
     half = (num_masks + 1) // 2
-    expected = plain.prepare_latents(2, half, [torch.Generator().manual_seed(seed) for seed in (0, 1)])
+    expected = plain.prepare_latents(half, [torch.Generator().manual_seed(seed) for seed in (0, 1)])
     assert torch.equal(latents[:, :half], expected.unflatten(0, (2, half)))
     assert torch.equal(latents[:, half:], -latents[:, : num_masks - half])
     assert not torch.equal(latents[0], latents[1])
@@ -43,7 +43,7 @@ def test_antithetic_pipeline_survives_saving(tmp_path):
     tiny_pipeline(antithetic=True).save_pretrained(tmp_path)
     loaded = MedSegLatDiffPipeline.from_pretrained(tmp_path)
     image = np.random.default_rng(0).integers(0, 256, (32, 32), dtype=np.uint8)
-    latents = loaded.prepare_latents(1, 4, torch.Generator().manual_seed(3))  # [M, C, h, w]
+    latents = loaded.prepare_latents(4, [torch.Generator().manual_seed(3)])  # [M, C, h, w]
     drawn, given = (loaded(image, 4, **options) for options in (
         {"generator": torch.Generator().manual_seed(3)}, {"latents": latents},
     ))  # fmt: skip

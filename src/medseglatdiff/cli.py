@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable, Sequence
 
 
-def segment(arguments: list[str]):
+def segment(arguments: list[str]) -> int:
     """segment images: masks, confidence and a picture of them for each"""
     from .pipeline.segment import main
 
-    main(arguments)
+    return main(arguments)
 
 
 def info(arguments: list[str]):
@@ -64,7 +64,7 @@ def demo(arguments: list[str]):
     main(arguments)
 
 
-COMMANDS: tuple[Callable[[list[str]], None], ...] = (
+COMMANDS: tuple[Callable[[list[str]], int | None], ...] = (
     segment,
     info,
     dataset,
@@ -90,11 +90,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     command = parser.parse_args(arguments[:1]).command
     try:
-        command(arguments[1:])
+        return command(arguments[1:]) or 0
     except (ImportError, OSError, TypeError, ValueError) as error:
         print(f"medseglatdiff: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("medseglatdiff: interrupted", file=sys.stderr)
         return 130
-    return 0

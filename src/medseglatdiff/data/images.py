@@ -115,15 +115,11 @@ def preprocess(
             kind = TypeError if isinstance(error, TypeError) else ValueError
             raise kind(f"`images` must hold usable images, but index {index} is not: {error}") from error
         pixels = torch.from_numpy(array).movedim(-1, 0)[None]  # [1, C, H, W]
-        batch.append(_resize(pixels, (sample_size, sample_size)))  # [1, C, S, S]
+        batch.append(resize_bilinear(pixels, (sample_size, sample_size)))  # [1, C, S, S]
         sizes.append(array.shape[:2])
     return torch.cat(batch).mul(2).sub(1).clamp(-1, 1), sizes
 
 
-def resize_probabilities(probabilities: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Bilinear, back to the image's own size `(H, W)`: `(M, K, h, w)` -> `(M, K, H, W)`; sums over K stay 1."""
-    return _resize(probabilities, size)
-
-
-def _resize(tensor: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def resize_bilinear(tensor: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Bilinear with antialiasing: `(B, K, h, w)` -> `(B, K, H, W)`; probabilities that sum to 1 over K still do."""
     return F.interpolate(tensor, size=size, mode="bilinear", antialias=True)

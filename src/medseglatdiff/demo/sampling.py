@@ -1,22 +1,23 @@
 """Sampling a few hypotheses at a time, so that a page can show progress and stop in between."""
 
+import math
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 
 import numpy as np
 import torch
 
 from .. import __version__
-from ..pipeline.aggregation import convert
 from ..pipeline.files import mean_pairwise_dice
 from ..pipeline.pipeline import MedSegLatDiffPipeline
+from ..pipeline.sampling import MedSegLatDiffCandidates
 from .limits import Upload
 
 CHUNK = 8  # hypotheses between two reports of progress: a multiple of the symmetries, to keep in step with them
 NOT_A_DEVICE = "Not a medical device: for research and teaching only, never for diagnosis or treatment."
-SAMPLING = threading.Lock()  # a pipeline's scheduler holds state: one call at a time
 
 
 @dataclass(frozen=True)
@@ -42,38 +43,54 @@ class Job:
     num_inference_steps: int
     seed: int
     started: float = field(default_factory=time.perf_counter)
-    shares: list[torch.Tensor] = field(default_factory=list)  # what `decode` gives of each chunk
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    probabilities: list[torch.Tensor] = field(default_factory=list)  # of each finished batch of candidates
+    candidates: MedSegLatDiffCandidates | None = None
 
     @property
     def num_candidates(self) -> int:
-        """How many hypotheses are drawn, of which the pipeline returns those that stand for all."""
+        """How many candidates are drawn, of which the pipeline returns representative ones."""
         return self.pipeline.num_drawn(self.num_masks)
 
     def sample(self) -> Iterator[np.ndarray]:
-        """The candidates so far, bool `(n, H, W)`, `CHUNK` more each time."""
-        # 1. what one call of the pipeline with `batch_size=CHUNK` and a CPU generator of this seed starts from
-        pipeline, generator = self.pipeline, torch.Generator().manual_seed(self.seed)
-        noise = pipeline.prepare_latents(1, self.num_candidates, generator)  # [N, C, h, w]
-        generators = pipeline.step_generators(1, self.num_candidates, generator)
-        pixels, [size] = pipeline.preprocess([self.upload.image])  # [1, channels, S, S]
-        with torch.no_grad():
-            condition = pipeline.encode_image(pixels, self.num_candidates, CHUNK)  # [1, s, condition_channels, h, w]
-        # 2. a chunk at a time
+        """The candidates so far, bool `(n, H, W)`, `CHUNK` more each time; sampling stops where the caller does."""
+        batches, size = math.ceil(self.num_candidates / CHUNK), self.upload.image.shape[:2]
+        finished: SimpleQueue = SimpleQueue()
+
+        def after_step(pipeline: MedSegLatDiffPipeline, step: int, timestep: torch.Tensor, tensors: dict):
+            pipeline._interrupt = self.cancelled.is_set()
+            if (step + 1) % (pipeline.num_timesteps // batches) == 0:
+                finished.put(tensors["latents"])
+
+        def work():
+            try:
+                settings = dict(num_inference_steps=self.num_inference_steps, seed=self.seed, batch_size=CHUNK)
+                settings |= dict(num_candidates=self.num_candidates, callback_on_step_end=after_step)
+                finished.put(self.pipeline.sample([self.upload.image], **settings))
+            except BaseException as error:  # handed to the thread that waits, which raises it
+                finished.put(error)
+
+        threading.Thread(target=work, daemon=True).start()
         drawn = []
-        for first in range(0, len(noise), CHUNK):
-            own = None if generators is None else generators[first : first + CHUNK]
-            with SAMPLING, torch.no_grad():
-                chunk = noise[first : first + CHUNK]  # [n, C, h, w]
-                [latents] = pipeline.draw_latents(condition, chunk, self.num_inference_steps, CHUNK, own)
-                self.shares.append(pipeline.decode(latents, CHUNK))  # [n, 2, S, S]
-            drawn.append(pipeline.conclude(self.shares[-1], len(chunk), size)[0].bool().cpu().numpy())  # [n, H, W]
-            yield np.concatenate(drawn)
+        try:
+            while not isinstance(latents := finished.get(), MedSegLatDiffCandidates):  # [n, C, h, w]
+                if isinstance(latents, BaseException):
+                    raise latents
+                with torch.no_grad():
+                    self.probabilities.append(self.pipeline.decode(latents, CHUNK))  # [n, 2, S, S]
+                labels = self.pipeline.representative_labels(self.probabilities[-1], len(latents), size)  # [n, H, W]
+                drawn.append(labels.bool().cpu().numpy())
+                yield np.concatenate(drawn)
+            self.candidates = latents
+        finally:
+            self.cancelled.set()
 
     def finish(self) -> Segmentation:
-        """The hypotheses that stand for all candidates, and what follows from them, as the pipeline returns them."""
-        size = self.upload.image.shape[:2]
-        output = convert(*self.pipeline.conclude(torch.cat(self.shares), self.num_masks, size), 1, "np")
-        return Segmentation(*output, self.pipeline.config.threshold, time.perf_counter() - self.started)
+        """The representative masks and what follows from them, as the pipeline returns them."""
+        self.candidates.probabilities = [torch.cat(self.probabilities)]  # [N, 2, S, S]
+        output = self.pipeline.select(self.candidates, self.num_masks, return_dict=False)
+        masks = (column[0] for column in output)
+        return Segmentation(*masks, self.pipeline.config.threshold, time.perf_counter() - self.started)
 
     def numbers(self, segmentation: Segmentation) -> dict:
         """Settings and results as JSON; nothing of the file but the image's size and pixel spacing."""

@@ -27,7 +27,7 @@ PIPELINE_SHIM = '''"""Lets plain diffusers load this repository's pipeline; need
 DiffusionPipeline.from_pretrained(repo_id, custom_pipeline=repo_id, trust_remote_code=True)
 """
 
-from ..pipeline.pipeline import MedSegLatDiffPipeline
+from medseglatdiff import MedSegLatDiffPipeline
 
 __all__ = ["MedSegLatDiffPipeline"]
 '''

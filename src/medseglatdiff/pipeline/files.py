@@ -1,8 +1,7 @@
 """What is written and printed of an image's segmentation: masks and maps as PNG or npz, a table of areas."""
 
-import os
 import re
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,27 +54,19 @@ def report(
     return "\n".join(blocks)
 
 
-def write_output(folder: Path, output: MedSegLatDiffPipelineOutput, picture: Image.Image, file_format: str):
-    """Writes one image's masks, maps and picture into `folder`, all or nothing: full disks leave no half behind.
+def write_output(folder: Path, output: MedSegLatDiffPipelineOutput, picture: Image.Image, formats: Sequence[str]):
+    """Writes one image's masks, maps and picture into `folder`.
 
-    What an earlier run wrote there is replaced; other files stay. `png`: masks 0/255, labels where there are several
-    classes, maps with 0..255 for 0..1. `npz`: the exact arrays `masks`, `confidence`, `uncertainty`, `consensus`.
+    `png`: masks 0/255, labels where there are several classes, maps with 0..255 for 0..1. `npz`: the exact arrays
+    `masks`, `confidence`, `uncertainty`, `consensus`.
     """
     arrays = {name: output[name][0] for name in ("masks", "confidence", "uncertainty", "consensus")}
-    with tempfile.TemporaryDirectory(prefix=".medseglatdiff-", dir=folder.parent) as temporary:
-        new = Path(temporary)
-        if file_format == "npz":
-            np.savez_compressed(new / "masks.npz", **arrays)
-        else:
-            for name, array in arrays.items():
-                write_png(new, "mask" if name == "masks" else name, to_pil(array))
-        picture.save(new / "overview.png")
-        folder.mkdir(exist_ok=True)
-        for file in folder.iterdir():
-            if WRITTEN.fullmatch(file.name):
-                file.unlink()
-        for file in sorted(new.iterdir()):
-            os.replace(file, folder / file.name)
+    if "npz" in formats:
+        np.savez_compressed(folder / "masks.npz", **arrays)
+    if "png" in formats:
+        for name, array in arrays.items():
+            write_png(folder, "mask" if name == "masks" else name, to_pil(array))
+    picture.save(folder / "overview.png")
 
 
 def write_png(folder: Path, name: str, images: Image.Image | list[Image.Image]):

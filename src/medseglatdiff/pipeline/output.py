@@ -18,9 +18,12 @@ class MedSegLatDiffPipelineOutput(BaseOutput):
         uncertainty (`list[np.ndarray]`): binary entropy of the confidence in bits, float32 in [0, 1]; same shape.
         consensus (`list[np.ndarray]`): confidence >= threshold, bool `(H, W)`; a label map, uint8, with several
             classes.
+        offsets (`list[tuple[int, int]]`, *optional*): with `region_output="region"`, x and y of the left upper corner
+            of each image's window in the image, which may be negative; (0, 0) without a region.
     """
 
     masks: list
     confidence: list
     uncertainty: list
     consensus: list
+    offsets: list | None = None

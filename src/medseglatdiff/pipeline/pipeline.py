@@ -1,24 +1,26 @@
 """The pipeline: an image goes in; several plausible masks, their confidence, uncertainty and consensus come out."""
 
-import inspect
+from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from diffusers import DiffusionPipeline, SchedulerMixin
-from diffusers.utils.torch_utils import randn_tensor
 
-from ..data.augmentation import dihedral, undo_dihedral
-from ..data.images import as_image_list, preprocess, resize_probabilities
+from ..data.augmentation import undo_dihedral
+from ..data.images import resize_bilinear
 from ..models.autoencoder import MedSegLatDiffVAE
 from ..models.image_encoder import MedSegLatDiffImageEncoder
 from ..models.modeling import check_channels
 from ..models.unet import MedSegLatDiffUNet
 from .aggregation import aggregate, check_calibration, convert
+from .inputs import check_choice, check_counts
 from .output import MedSegLatDiffPipelineOutput
-from .selection import representatives
+from .regions import paste
+from .sampler import SamplerMixin
+from .sampling import MedSegLatDiffCandidates, check_finite
+from .selection import as_point_lists, keep_candidates, representatives
 
 
-class MedSegLatDiffPipeline(DiffusionPipeline):
+class MedSegLatDiffPipeline(SamplerMixin, DiffusionPipeline):
     """One-to-many segmentation by diffusion in the latent space of a mask autoencoder (arXiv 2512.01292).
 
     Args:
@@ -41,6 +43,11 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
             those that stand for all of them are returned (see `selection.representatives`).
         spread (`float`, *optional*, defaults to 1.0): how far apart these may lie; 1: as far as the candidates.
         calibration (`dict`, *optional*): for `aggregation.calibrate`; `None`: the share is the confidence.
+        region_size (`int`, *optional*): side in pixels of the crops that the checkpoint was trained on, where it was
+            trained on crops: what a point in `regions` shows (`sample_size` pixels if `None`). A much larger image
+            without a region is warned about.
+        pixel_size (`float`, *optional*): side of a pixel of these crops in mm, where they all had one: points then
+            show as many mm in images whose spacing is known.
     """
 
     model_cpu_offload_seq = "image_encoder->unet->mask_vae"
@@ -61,6 +68,8 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
         default_num_candidates: int = 1,
         spread: float = 1.0,
         calibration: dict | None = None,
+        region_size: int | None = None,
+        pixel_size: float | None = None,
     ):
         super().__init__()
         check_calibration(calibration)
@@ -83,6 +92,8 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
             default_num_candidates=default_num_candidates,
             spread=spread,
             calibration=calibration,
+            region_size=region_size,
+            pixel_size=pixel_size,
         )
 
     @property
@@ -90,107 +101,80 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
         """Foreground classes: 1 for a binary checkpoint."""
         return self.mask_vae.config.out_channels - 1
 
-    def check_inputs(self, counts: dict, num_images, generator, latents, output_type):
-        """Raises a `ValueError` or `TypeError` that names the argument for whatever `__call__` cannot work with."""
-        for name, value in counts.items():
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-                raise TypeError(f"`{name}` must be an integer, but was {value!r}.")
-            least = counts["num_masks"] if name == "num_candidates" else 1
-            if value < least:
-                raise ValueError(f"`{name}` must be at least {least}, but was {value}.")
-        if isinstance(generator, list) and len(generator) != num_images:
-            raise ValueError(
-                f"`generator` must be one generator or a list with one per image, {num_images}, "
-                f"but was a list of {len(generator)}."
-            )
-        for entry in generator if isinstance(generator, list) else [generator]:
-            if entry is not None and not isinstance(entry, torch.Generator):
-                raise TypeError(f"`generator` must hold torch.Generator objects, but held {type(entry).__name__}.")
-        shape = (num_images * counts["num_candidates"], *self._latent_shape())
-        if latents is not None and tuple(latents.shape) != shape:
-            raise ValueError(f"`latents` must have shape {shape}, but was {tuple(latents.shape)}.")
-        if output_type not in ("np", "pt", "pil"):
-            raise ValueError(f"`output_type` must be 'np', 'pt' or 'pil', but was {output_type!r}.")
+    def decode(self, latents: torch.Tensor, batch_size: int | None = None) -> torch.Tensor:
+        """Probabilities, float32 `(N, 1 + K, S, S)`, of the candidates of one image, `(N, C, h, w)`, turned back."""
+        parts = latents.to(self.mask_vae.dtype).split(batch_size or self.config.default_num_masks)
+        logits = torch.cat([self.mask_vae.decode(part).float() for part in parts])  # [N, 1+K, S, S]
+        check_finite(logits, "logits")
+        probabilities, symmetries = logits.softmax(dim=1), self.config.symmetries  # [N, 1+K, S, S]
+        return torch.stack([undo_dihedral(own, index % symmetries) for index, own in enumerate(probabilities)])
 
-    def _latent_shape(self) -> tuple[int, int, int]:
-        side = self.config.sample_size // self.mask_vae.downsampling_factor
-        return (self.mask_vae.config.latent_channels, side, side)
+    @torch.no_grad()
+    def select(
+        self,
+        candidates: MedSegLatDiffCandidates,
+        num_masks: int | None = None,
+        inside: list | None = None,
+        outside: list | None = None,
+        output_type: str = "np",
+        return_dict: bool = True,
+        region_output: str = "full",
+    ) -> MedSegLatDiffPipelineOutput | tuple[list, list, list, list]:
+        """The second half of a call: decodes candidates, chooses representative masks, and sums them up.
 
-    def num_drawn(self, num_masks: int) -> int:
-        """How many hypotheses of an image are drawn by default, to return `num_masks`."""
-        return max(num_masks, self.config.default_num_candidates)
+        Args:
+            candidates (`MedSegLatDiffCandidates`): from `sample`.
+            num_masks (`int`, *optional*): masks per image, at most as many as candidates; the checkpoint's if `None`.
+            inside, outside (`list`, *optional*): for each image a list of points `(x, y)` in its pixels, or `None`:
+                only candidates that hold all points of `inside` and none of `outside` are kept. What is left is a
+                sample of the model's distribution under that condition (rejection sampling).
+            output_type, return_dict, region_output: as in `__call__`.
 
-    def preprocess(self, images: list) -> tuple[torch.Tensor, list[tuple[int, int]]]:
-        """What the image encoder takes, `(B, channels, S, S)` in [-1, 1], and each image's own height and width."""
-        return preprocess(images, self.image_encoder.config.in_channels, self.config.sample_size, self.config.stretch)
+        Raises:
+            TypeError, ValueError: for every argument that cannot be used, and where no candidate is left.
+        """
+        # 1. resolve defaults and check
+        num_images, count = candidates.latents.shape[:2]
+        num_masks = min(self.config.default_num_masks, count) if num_masks is None else num_masks
+        check_counts(num_masks=num_masks)
+        if num_masks > count:
+            raise ValueError(f"`num_masks` must be at most the number of candidates, {count}, but was {num_masks}.")
+        check_choice("output_type", output_type, ("np", "pt", "pil"))
+        check_choice("region_output", region_output, ("full", "region"))
+        inside, outside = (
+            as_point_lists(name, points, num_images) for name, points in (("inside", inside), ("outside", outside))
+        )
+        # 2. decode, choose, aggregate, one image after the other
+        outputs, offsets = [], []
+        for index, (latents, size, window) in enumerate(
+            zip(candidates.latents, candidates.sizes, candidates.windows, strict=True)
+        ):
+            known = candidates.probabilities
+            probabilities = known[index] if known else self.decode(latents, candidates.batch_size)  # [N, 1+K, S, S]
+            extent = window.size if window else size
+            kept = keep_candidates(
+                probabilities, extent, window, inside[index], outside[index], index
+            )  # [n, 1+K, S, S]
+            labels = self.representative_labels(kept, min(num_masks, len(kept)), extent)  # [M, h, w]
+            maps = aggregate(labels, self.num_classes, self.config.threshold, self.config.calibration)
+            whole = [paste(own, window, size) if region_output == "full" else own for own in (labels, *maps)]
+            outputs.append(convert(*whole, self.num_classes, output_type))
+            offsets.append((window.left, window.top) if window else (0, 0))
+        # 3. output
+        columns = [list(column) for column in zip(*outputs, strict=True)]
+        if not return_dict:
+            return tuple(columns)
+        return MedSegLatDiffPipelineOutput(*columns, offsets=offsets if region_output == "region" else None)
 
-    def encode_image(self, pixels: torch.Tensor, count: int, batch_size: int) -> torch.Tensor:
-        """Conditions for `count` hypotheses, `(B, s, condition_channels, h, w)`, one per symmetry that has any."""
-        pixels = pixels.to(self._execution_device, self.image_encoder.dtype)  # [B, C, S, S]
-        turns = range(min(self.config.symmetries, count))
-        views = torch.stack([dihedral(pixels, index) for index in turns], dim=1)  # [B, s, C, S, S]
-        chunks = [self.image_encoder.condition(chunk) for chunk in views.flatten(0, 1).split(batch_size)]
-        return torch.cat(chunks).unflatten(0, (-1, len(turns)))  # [B, s, condition_channels, h, w]
-
-    def prepare_latents(self, num_images: int, num_masks: int, generator) -> torch.Tensor:
-        """Standard normal latents, `(B*M, C, h, w)`, drawn image by image from its generator."""
-        generators = generator if isinstance(generator, list) else [generator] * num_images
-        count = (num_masks + 1) // 2 if self.config.antithetic else num_masks
-        options = dict(device=self._execution_device, dtype=self.unet.dtype)
-        draws = [randn_tensor((count, *self._latent_shape()), generator=entry, **options) for entry in generators]
-        return torch.cat([torch.cat([draw, -draw])[:num_masks] for draw in draws])  # [B*M, C, h, w]
-
-    def step_generators(self, num_images: int, num_masks: int, generator) -> list[torch.Generator] | None:
-        """One generator per hypothesis for schedulers that add noise at each step: batching then changes nothing."""
-        if "generator" not in inspect.signature(self.scheduler.step).parameters:
-            return None
-        generators = generator if isinstance(generator, list) else [generator] * num_images
-        seeds = [torch.randint(2**62, (num_masks,), generator=g, device=g.device if g else None) for g in generators]
-        return [torch.Generator(self._execution_device).manual_seed(seed) for seed in torch.cat(seeds).tolist()]
-
-    def denoise(self, latents, condition, num_inference_steps, generators, progress_bar) -> torch.Tensor:
-        """Runs the scheduler over `latents`, `(n, C, h, w)`, under `condition`, `(n, condition_channels, h, w)`."""
-        self.scheduler.set_timesteps(num_inference_steps, device=latents.device)  # multistep solvers start afresh
-        options = {} if generators is None else {"generator": generators}
-        latents = latents * self.scheduler.init_noise_sigma  # [n, C, h, w]
-        for timestep in self.scheduler.timesteps:
-            model_input = self.scheduler.scale_model_input(latents, timestep)  # [n, C, h, w]
-            prediction = self.unet(model_input, timestep, condition).sample  # [n, C, h, w]
-            latents = self.scheduler.step(prediction, timestep, latents, **options).prev_sample  # [n, C, h, w]
-            progress_bar.update()
-        return latents
-
-    def draw_latents(self, condition, noise, num_inference_steps: int, batch_size: int, generators) -> torch.Tensor:
-        """Denoised latents, `(B, N, C, h, w)`, from `noise`, `(B*N, C, h, w)`, `batch_size` at a time, under what
-        `encode_image` gives; `generators` are those of `step_generators`."""
-        num_images, symmetries = condition.shape[:2]
-        count = len(noise) // num_images
-        noise = noise.to(self._execution_device, self.unet.dtype)  # [B*N, C, h, w]
-        self.scheduler.set_timesteps(num_inference_steps, device=noise.device)
-        owners = torch.arange(num_images, device=noise.device).repeat_interleave(count)  # [B*N]
-        views = torch.arange(count, device=noise.device).repeat(num_images) % symmetries  # [B*N]
-        chunks = torch.arange(len(noise), device=noise.device).split(batch_size)
-        denoised = []
-        with self.progress_bar(total=len(chunks) * len(self.scheduler.timesteps)) as progress_bar:
-            for chunk in chunks:
-                own = None if generators is None else [generators[index] for index in chunk.tolist()]
-                given = condition[owners[chunk], views[chunk]]  # [n, condition_channels, h, w]
-                denoised.append(self.denoise(noise[chunk], given, num_inference_steps, own, progress_bar))
-        return torch.cat(denoised).unflatten(0, (num_images, count))  # [B, N, C, h, w]
-
-    def decode(self, latents: torch.Tensor, batch_size: int) -> torch.Tensor:
-        """Probabilities, float32 `(N, 1 + K, S, S)`, of one image's latents `(N, C, h, w)`, its symmetries undone."""
-        parts = latents.to(self.mask_vae.dtype).split(batch_size)
-        shares = torch.cat([self.mask_vae.decode(part).float().softmax(dim=1) for part in parts])  # [N, 1+K, S, S]
-        return torch.stack([undo_dihedral(own, index % self.config.symmetries) for index, own in enumerate(shares)])
-
-    def conclude(self, shares: torch.Tensor, num_masks: int, size: tuple[int, int]) -> tuple:
-        """Label maps `(num_masks, H, W)`, confidence, uncertainty and consensus of an image from its `decode`."""
+    def representative_labels(
+        self, probabilities: torch.Tensor, num_masks: int, size: tuple[int, int]
+    ) -> torch.Tensor:
+        """Label maps, uint8 `(num_masks, H, W)`, of the representatives of candidates `(N, 1 + K, S, S)`."""
         # `max`: over a strided dimension `argmax` takes a CPU 15 times as long
-        chosen = representatives(shares.max(dim=1).indices, num_masks, self.num_classes, self.config.spread)  # [M]
-        resized = (resize_probabilities(share[None], size) for share in shares[chosen])  # [1, 1+K, H, W] each
-        labels = torch.cat([share.max(dim=1).indices.to(torch.uint8) for share in resized])  # [M, H, W]
-        return labels, *aggregate(labels, self.num_classes, self.config.threshold, self.config.calibration)
+        labels = probabilities.max(dim=1).indices  # [N, S, S]
+        chosen = representatives(labels, num_masks, self.num_classes, self.config.spread)  # [M]
+        resized = (resize_bilinear(own[None], size) for own in probabilities[chosen])  # [1, 1+K, H, W] each
+        return torch.cat([own.max(dim=1).indices.to(torch.uint8) for own in resized])  # [M, H, W]
 
     @torch.no_grad()
     def __call__(
@@ -204,50 +188,65 @@ class MedSegLatDiffPipeline(DiffusionPipeline):
         output_type: str = "np",
         return_dict: bool = True,
         num_candidates: int | None = None,
+        regions: list | None = None,
+        seed: int | None = None,
+        region_output: str = "full",
+        callback_on_step_end: Callable | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> MedSegLatDiffPipelineOutput | tuple[list, list, list, list]:
-        """Segments one image or a list of images of any sizes.
+        """Segments one image or a list of images of any sizes: `sample`, then `select`.
 
         Args:
             images: a PIL image, path, array `(H, W)` or `(H, W, C)` (uint8, uint16, float in [0, 1]), tensor `(C,
-            H, W)` or `(B, C, H, W)`, or a list of these; grey and RGB convert to what the checkpoint takes.
-            num_masks (`int`, *optional*): hypotheses per image; the checkpoint's own default if `None`.
-            num_inference_steps (`int`, *optional*): denoising steps; the checkpoint's own default if `None`.
+                H, W)` or `(B, C, H, W)`, or a list of these; grey and RGB convert to what the checkpoint takes.
+            num_masks (`int`, *optional*): masks per image; the checkpoint's default if `None`.
+            num_inference_steps (`int`, *optional*): denoising steps; the checkpoint's default if `None`.
             generator (`torch.Generator` or a list with one per image, *optional*): where the noise comes from. With
                 one per image, an image's masks do not depend on its neighbours or on `batch_size`, rounding aside.
-            batch_size (`int`, *optional*): most hypotheses that pass the U-Net at once; `num_masks` if `None`.
+            batch_size (`int`, *optional*): most latents that pass the U-Net at once; `num_masks` if `None`.
             latents (`torch.Tensor` of shape `(B * num_candidates, C, h, w)`, *optional*): initial noise, in place of
                 `generator`.
             output_type (`str`, *optional*, defaults to `"np"`): `"np"`, `"pt"` or `"pil"`.
-            return_dict (`bool`, *optional*, defaults to `True`): a tuple in the output's order is returned if `False`.
-            num_candidates (`int`, *optional*): hypotheses that are drawn per image, of which the `num_masks` that
-                stand for all are returned; `num_masks` returns them as drawn. If `None`: the checkpoint's default, or
-                `num_masks` with `latents`.
+            return_dict (`bool`, *optional*, defaults to `True`): if `False`, a tuple of masks, confidence,
+                uncertainty and consensus.
+            num_candidates (`int`, *optional*): candidates that are drawn for each image, of which `num_masks`
+                representative ones are returned; `num_masks` returns them as drawn. If `None`: the checkpoint's
+                default, or `num_masks` with `latents`.
+            regions (`list`, *optional*): one entry per image, each `None`, a point `(x, y)` or a box `(left, top,
+                right, bottom)` in that image's pixels, half-open. A point means the checkpoint's field of view
+                around it. What leaves the image is filled by reflection.
+            seed (`int`, *optional*): short for one generator per image, each with this seed.
+            region_output (`str`, *optional*, defaults to `"full"`): masks and maps at each image's full size, or
+                `"region"`: at the window's size, whose left upper corner is in the output's `offsets`.
+            callback_on_step_end, callback_on_step_end_tensor_inputs: as in `sample`.
 
         Raises:
             ValueError, TypeError: for every argument that cannot be used, before anything is sampled.
+            SamplingInterrupted: where a callback set `pipe._interrupt`.
         """
-        # 1. resolve defaults and check
         num_masks = self.config.default_num_masks if num_masks is None else num_masks
-        steps = self.config.default_num_inference_steps if num_inference_steps is None else num_inference_steps
-        batch_size = num_masks if batch_size is None else batch_size
-        images = as_image_list(images)
-        drawn = num_masks if num_candidates is None else num_candidates
-        counts = dict(num_masks=num_masks, num_inference_steps=steps, batch_size=batch_size, num_candidates=drawn)
-        self.check_inputs(counts, len(images), generator, latents, output_type)
-        # 2. preprocess
-        pixels, sizes = self.preprocess(images)  # [B, channels, S, S]
-        # 3. draw
-        if latents is None:
-            drawn = self.num_drawn(num_masks) if num_candidates is None else num_candidates
-            latents = self.prepare_latents(len(images), drawn, generator)  # [B*N, C, h, w]
-        generators = self.step_generators(len(images), drawn, generator)
-        condition = self.encode_image(pixels, drawn, batch_size)  # [B, s, condition_channels, h, w]
-        denoised = self.draw_latents(condition, latents, steps, batch_size, generators)  # [B, N, C, h, w]
-        # 4. decode, choose, aggregate at each image's own size
-        pairs = zip(denoised, sizes, strict=True)
-        results = [self.conclude(self.decode(own, batch_size), num_masks, size) for own, size in pairs]
-        # 5. output
+        check_counts(num_masks=num_masks)
+        check_choice("output_type", output_type, ("np", "pt", "pil"))
+        check_choice("region_output", region_output, ("full", "region"))
+        if num_candidates is None:
+            num_candidates = self.num_drawn(num_masks) if latents is None else num_masks
+        check_counts(num_candidates=num_candidates)
+        if num_candidates < num_masks:
+            raise ValueError(f"`num_candidates` must be at least {num_masks}, but was {num_candidates}.")
+        candidates = self.sample(
+            images,
+            num_inference_steps=num_inference_steps,
+            generator=generator,
+            batch_size=num_masks if batch_size is None else batch_size,
+            latents=latents,
+            num_candidates=num_candidates,
+            regions=regions,
+            seed=seed,
+            callback_on_step_end=callback_on_step_end,
+            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+        )
+        output = self.select(
+            candidates, num_masks, output_type=output_type, return_dict=return_dict, region_output=region_output
+        )
         self.maybe_free_model_hooks()
-        outputs = [convert(*result, self.num_classes, output_type) for result in results]
-        columns = [list(column) for column in zip(*outputs, strict=True)]
-        return MedSegLatDiffPipelineOutput(*columns) if return_dict else tuple(columns)
+        return output

@@ -1,90 +1,168 @@
-"""The command `segment`: images in; masks, maps and a picture of them for each."""
+"""The command `segment`: images, folders and patterns in; masks, maps and a picture of them for each case."""
 
 import argparse
-from collections.abc import Sequence
+import csv
+import io
+import json
+import sys
 from pathlib import Path
 
-import numpy as np
-import torch
+from tqdm import tqdm
 
-from ..data.images import load_image
-from ..data.spacing import pixel_spacing
-from ..overview import draw_overview
-from .files import mean_pairwise_dice, report, write_output
-from .loading import load_pipeline
+from ..data.files import PREFIX, write_json, write_text
+from .cases import find_cases, printable
+from .segmenter import CaseSegmenter, Outcome, SegmentSettings, process_index
+
+FORMATS = ("png", "npz")
+FULL_REPORTS = 8  # of more cases than these each gets a line, not a table
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    """The options of the command."""
-    segment = argparse.ArgumentParser(
-        prog="medseglatdiff segment", description="Segments images: masks, confidence and a picture of them for each."
-    )
-    segment.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="PNG, JPEG, TIFF, DICOM, ...")
-    segment.add_argument("--model", required=True, metavar="PATH_OR_ID", help="a pipeline's folder or Hub id")
-    segment.add_argument("--out", required=True, type=Path, metavar="DIR", help="each image gets a folder in it")
-    segment.add_argument("--num-masks", type=int, metavar="N", help="hypotheses per image (default: the checkpoint's)")
-    segment.add_argument("--steps", type=int, metavar="N", help="denoising steps (default: the checkpoint's)")
-    segment.add_argument("--seed", type=int, default=0, help="of every image's noise (default: 0)")
-    segment.add_argument("--format", choices=("png", "npz"), default="png", help="of masks and maps (default: png)")
-    return segment.parse_args(arguments)
+    """The options of the command.
 
-
-def main(arguments: list[str] | None = None):
-    """Checks every image, then segments, writes and reports one after the other.
-
-    Each image starts from the same seed, so that its masks do not depend on what else is segmented.
+    Raises:
+        ValueError: for counts, seeds and regions that cannot be.
     """
-    options = parse_arguments(arguments)
-    # 1. whatever can be wrong is found before anything is sampled
+    parser = argparse.ArgumentParser(
+        prog="medseglatdiff segment",
+        description="Segments images: several plausible masks, their confidence and a picture of them for each. "
+        "Finished cases are skipped when the same command runs again.",
+    )
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="images (PNG, JPEG, TIFF, DICOM, ...), folders of them, or patterns in quotes",
+    )
+    parser.add_argument("--model", required=True, metavar="PATH_OR_ID", help="a pipeline's folder or Hub id")
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="folder of the results: each case gets one in it"
+    )
+    parser.add_argument(
+        "--point", metavar="X,Y", help="look at the checkpoint's field of view around this pixel of the image"
+    )
+    parser.add_argument(
+        "--box", metavar="L,T,R,B", help="look at this part of the image, in pixels: left, top, right, bottom"
+    )
+    parser.add_argument("--num-masks", type=int, metavar="N", help="masks per case (default: the checkpoint's)")
+    parser.add_argument("--steps", type=int, metavar="N", help="denoising steps (default: the checkpoint's)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of every case's noise (default: 0)")
+    parser.add_argument(
+        "--format",
+        nargs="+",
+        choices=FORMATS,
+        default=["png"],
+        metavar="NAME",
+        help=f"of masks and maps, one or several of {', '.join(FORMATS)} (default: png)",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="compute cases again that were finished with other settings"
+    )
+    options = parser.parse_args(arguments)
     for name in ("num_masks", "steps"):
         count = getattr(options, name)
         if count is not None and count < 1:
             raise ValueError(f"`--{name.replace('_', '-')}` must be at least 1, but was {count}.")
     if not 0 <= options.seed < 2**63:
         raise ValueError(f"`--seed` must lie in [0, 2**63), but was {options.seed}.")
-    pipeline = load_pipeline(options.model)
-    images = [load_named(path, pipeline.config.stretch) for path in options.images]  # n * [H, W, C]
-    spacings = [pixel_spacing(path) for path in options.images]
-    steps = pipeline.config.default_num_inference_steps if options.steps is None else options.steps
-    options.out.mkdir(parents=True, exist_ok=True)
-    # 2. segment
-    for path, name, image, spacing in zip(options.images, output_names(options.images), images, spacings, strict=True):
-        pipeline.set_progress_bar_config(desc=path.name)
-        generator = torch.Generator().manual_seed(options.seed)
-        output = pipeline(image, options.num_masks, steps, generator=[generator])
-        agreement = mean_pairwise_dice(output.masks[0], pipeline.num_classes)
-        # 3. write and report
-        settings = f"seed {options.seed}, {steps} steps, model {Path(options.model).name}"
-        picture = draw_overview(
-            image,
-            *(column[0] for column in output.to_tuple()),
-            threshold=pipeline.config.threshold,
-            title=path.name,
-            subtitle=f"{settings}  |  agreement of the hypotheses (mean pairwise Dice) {agreement:.2f}",
-        )
+    if options.point and options.box:
+        raise ValueError("`--point` and `--box` must not be given together.")
+    return options
+
+
+def parse_region(options: argparse.Namespace) -> tuple[float, ...] | None:
+    """`--point` or `--box` as numbers.
+
+    Raises:
+        ValueError: unless there are two, or four, numbers with commas in between.
+    """
+    for name, text, count in (("point", options.point, 2), ("box", options.box, 4)):
+        if text is None:
+            continue
         try:
-            write_output(options.out / name, output, picture, options.format)
-        except OSError as error:
-            raise OSError(f"{options.out / name} cannot be written: {error}") from error
-        print(f"\n{path} -> {options.out / name}")
-        print(report(output.masks[0], output.consensus[0], pipeline.num_classes, spacing))
-        print(f"  agreement    {agreement:.2f} (mean pairwise Dice of the hypotheses)", flush=True)
+            numbers = tuple(float(part) for part in text.split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) != count:
+            form = "X,Y" if count == 2 else "LEFT,TOP,RIGHT,BOTTOM"
+            raise ValueError(f"`--{name}` must be {form} in pixels, but was {text!r}.")
+        return numbers
+    return None
 
 
-def load_named(path: Path, stretch: bool) -> np.ndarray:
-    """`load_image` of a file; its errors name the file."""
+def main(arguments: list[str] | None = None) -> int:
+    """Segments case after case: nothing but the names is held in memory, and what is finished stays.
+
+    Each case starts from the same seed, so that its masks do not depend on what else is segmented. Several processes
+    (`accelerate launch`) share the cases out.
+
+    Returns:
+        0, or 1 where some of several cases could not be segmented: `failures.csv` says why.
+
+    Raises:
+        ValueError: for a wrong option, a single case that cannot be segmented, and cases that were finished with
+            other settings, unless `--overwrite` is given.
+    """
+    options = parse_arguments(arguments)
+    settings = SegmentSettings(
+        options.num_masks, options.steps, options.seed, tuple(sorted(set(options.format))), parse_region(options)
+    )
+    rank, processes = process_index()
+    segmenter = CaseSegmenter(options.model, options.out, settings, worker=str(rank), overwrite=options.overwrite)
+    segmenter.load()
+    cases = find_cases(options.inputs, options.out)
+    for case in cases if not options.overwrite else ():
+        if names := segmenter.other_settings(case):
+            raise ValueError(
+                f"{printable(case.name)} was finished with other settings in {options.out} ({', '.join(names)}): name "
+                "another `--out`, or give `--overwrite`."
+            )
+    segmenter.prepare()
+    failed, skipped, part = {}, 0, failures_part(options.out, rank)
+    part.unlink(missing_ok=True)
+    mine = range(rank, len(cases), processes)
+    for index in tqdm(mine, desc="segment", unit="case", disable=len(cases) == 1 or rank > 0):
+        outcome = segmenter(cases[index])
+        if outcome.error and len(cases) == 1:
+            raise ValueError(f"{printable(cases[index].path)} cannot be segmented: {outcome.error}")
+        if outcome.error:
+            failed[index] = outcome
+        skipped += outcome.skipped
+        tell(outcome, cases[index].path, options.out, len(cases))
+    write_json(part, [[index, outcome.case, outcome.error] for index, outcome in failed.items()])
+    write_failures(options.out, processes)
+    if skipped:
+        print(f"{skipped} of {len(mine)} cases were finished already.")
+    return 1 if failed else 0
+
+
+def tell(outcome: Outcome, path: str, out: Path, count: int):
+    """Prints what became of a case, above the progress bar."""
+    if outcome.error:
+        tqdm.write(f"{printable(path)} cannot be segmented: {outcome.error}", file=sys.stderr)
+    elif not outcome.skipped:
+        text = outcome.text if count <= FULL_REPORTS else outcome.text.splitlines()[-1].strip()
+        tqdm.write(f"\n{printable(path)} -> {printable(str(out / outcome.case))}\n{text}")
+        sys.stdout.flush()
+
+
+def failures_part(out: Path, rank: int) -> Path:
+    """Where a process keeps its failures until all have ended."""
+    return out / f"{PREFIX}failures-{rank}.json"
+
+
+def write_failures(out: Path, processes: int):
+    """`failures.csv`, a line per case that could not be segmented, by the last process to end; no file without any."""
+    parts = [failures_part(out, rank) for rank in range(processes)]
     try:
-        return load_image(path, stretch)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} cannot be segmented: {error}") from error
-
-
-def output_names(paths: Sequence[Path]) -> list[str]:
-    """A folder's name for each image: its own without suffix, numbered where another image has it already."""
-    names = []
-    for path in paths:
-        name, number = path.stem, 2
-        while name.lower() in (taken.lower() for taken in names):
-            name, number = f"{path.stem}-{number}", number + 1
-        names.append(name)
-    return names
+        failed = sorted(entry for part in parts for entry in json.loads(part.read_text("utf-8")))
+    except FileNotFoundError:  # others are still at work, or another one was quicker
+        return
+    (out / "failures.csv").unlink(missing_ok=True)
+    if failed:
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerows([["case", "error"], *(entry[1:] for entry in failed)])
+        write_text(out / "failures.csv", table.getvalue())
+    for part in parts:
+        part.unlink(missing_ok=True)

@@ -1,9 +1,13 @@
-"""Which of many hypotheses are returned: the few that stand for all of them."""
+"""Which candidates are returned: representative ones, and only those that fit points that a user marked."""
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 
+from ..data.images import resize_bilinear
 from ..losses import jaccard_distances
+from .regions import Window
 
 
 def representatives(labels: torch.Tensor, num_masks: int, num_classes: int, spread: float = 1.0) -> torch.Tensor:
@@ -38,3 +42,64 @@ def representatives(labels: torch.Tensor, num_masks: int, num_classes: int, spre
         chosen.append(int(score.argmin()))
         to_chosen += distances[chosen[-1]]  # [N]
     return torch.tensor(chosen, device=labels.device)
+
+
+def as_point_lists(name: str, points: Sequence | None, num_images: int) -> list[list[tuple[float, float]]]:
+    """One list of points `(x, y)` per image.
+
+    Raises:
+        ValueError: unless `points` is `None` or a list with one entry per image, each `None` or a list of points.
+    """
+    if points is None:
+        return [[] for _ in range(num_images)]
+    lists = [[] if entry is None else [tuple(point) for point in entry] for entry in points]
+    if len(lists) != num_images or any(len(point) != 2 for entry in lists for point in entry):
+        raise ValueError(
+            f"`{name}` must hold one list of points (x, y) for each of {num_images} images, but was {points!r}."
+        )
+    return lists
+
+
+def keep_candidates(
+    probabilities: torch.Tensor,
+    size: tuple[int, int],
+    window: Window | None,
+    inside: list[tuple[float, float]],
+    outside: list[tuple[float, float]],
+    index: int,
+) -> torch.Tensor:
+    """The candidates of image `index` whose masks hold all points of `inside` and none of `outside`.
+
+    Args:
+        probabilities (`torch.Tensor` of shape `(N, 1 + K, S, S)`): of the candidates.
+        size (`tuple[int, int]`): height and width of what they show, in the image's pixels.
+        window (`Window`, *optional*): where that lies in the image.
+        inside, outside: points `(x, y)` in the image's pixels.
+
+    Raises:
+        ValueError: for a point outside what the candidates show, and where no candidate is left.
+    """
+    if not inside and not outside:
+        return probabilities
+    left, top = (window.left, window.top) if window else (0, 0)
+    kept = torch.ones(len(probabilities), dtype=torch.bool)  # [N]
+    columns = [
+        (int(x) - left, int(y) - top, wanted)
+        for points, wanted in ((inside, True), (outside, False))
+        for x, y in points
+    ]
+    for x, y, _ in columns:
+        if not (0 <= x < size[1] and 0 <= y < size[0]):
+            raise ValueError(
+                f"`inside` and `outside` must lie in what is segmented, but ({x + left}, {y + top}) of image {index} "
+                "does not."
+            )
+    for number, own in enumerate(probabilities):
+        labels = resize_bilinear(own[None], size)[0].max(dim=0).indices  # [h, w]
+        kept[number] = all(bool(labels[y, x] > 0) == wanted for x, y, wanted in columns)
+    if not kept.any():
+        raise ValueError(
+            f"None of the {len(kept)} candidates of image {index} fits `inside` and `outside`: draw more of them with "
+            "`pipe.sample(..., num_candidates=...)`."
+        )
+    return probabilities[kept]

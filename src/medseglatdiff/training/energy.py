@@ -17,6 +17,7 @@ from ..data.splits import SegmentationSplit, one_hot, rows_at, seeded_generator
 from ..losses import energy_score, straight_through
 from ..models.unet import MedSegLatDiffUNet
 from ..pipeline.pipeline import MedSegLatDiffPipeline
+from ..pipeline.sampling import denoise
 from .config import Config
 from .stages import PipelineStage
 
@@ -33,12 +34,7 @@ class FewStepSampler(nn.Module):
         """Clean latents `(B*M, C, h, w)` from `noise` of that shape under images `(B, channels, S, S)`."""
         condition = self.image_encoder.condition(images)  # [B, condition_channels, h, w]
         repeated = condition.repeat_interleave(len(noise) // len(images), dim=0)  # [B*M, condition_channels, h, w]
-        self.scheduler.set_timesteps(self.num_steps, device=noise.device)
-        latents = noise * self.scheduler.init_noise_sigma  # [B*M, C, h, w]
-        for timestep in self.scheduler.timesteps:
-            prediction = self.unet(latents, timestep, repeated).sample.float()  # [B*M, C, h, w]
-            latents = self.scheduler.step(prediction, timestep, latents).prev_sample  # [B*M, C, h, w]
-        return latents
+        return denoise(self.unet, self.scheduler, noise, repeated, self.num_steps)  # [B*M, C, h, w]
 
 
 class EnergyStage(PipelineStage):

@@ -48,17 +48,6 @@ class Tally:
             getattr(self, name).extend(getattr(other, name))
 
 
-def draw_candidates(pipeline: MedSegLatDiffPipeline, row: dict, count: int, seed: int) -> torch.Tensor:
-    """Probabilities of the candidates of one row, `(N, 1 + K, S, S)`: what `conclude` chooses from."""
-    config, generator = pipeline.config, torch.Generator().manual_seed(noise_seed(row["image_id"], seed))
-    steps, batch_size = config.default_num_inference_steps, config.default_num_masks
-    pixels, _ = pipeline.preprocess([row["image"]])  # [1, channels, S, S]
-    noise, generators = pipeline.prepare_latents(1, count, generator), pipeline.step_generators(1, count, generator)
-    condition = pipeline.encode_image(pixels, count, batch_size)  # [1, s, condition_channels, h, w]
-    [latents] = pipeline.draw_latents(condition, noise, steps, batch_size, generators)  # [N, C, h, w]
-    return pipeline.decode(latents, batch_size)
-
-
 def tally_rows(pipeline: MedSegLatDiffPipeline, rows, count: int, seed: int, accelerator) -> dict[float, Tally]:
     """The tally of each spread over these rows; of 1 alone where all candidates are returned."""
     num_masks = pipeline.config.default_num_masks
@@ -66,9 +55,11 @@ def tally_rows(pipeline: MedSegLatDiffPipeline, rows, count: int, seed: int, acc
     for row in rows:
         raters = read_raters(row)  # [R, H, W]
         with accelerator.autocast(), torch.no_grad():
-            shares = draw_candidates(pipeline, row, count, seed)  # [N, 1 + K, S, S]
+            seeded = noise_seed(row["image_id"], seed)
+            [latents] = pipeline.sample([row["image"]], seed=seeded, num_candidates=count).latents  # [N, C, h, w]
+            probabilities = pipeline.decode(latents)  # [N, 1 + K, S, S]
         for spread, own in tallies.items():
             pipeline.register_to_config(spread=spread)
-            labels = pipeline.conclude(shares, num_masks, raters.shape[1:])[0]  # [M, H, W]
+            labels = pipeline.representative_labels(probabilities, num_masks, raters.shape[1:])  # [M, H, W]
             own.add(labels.cpu().numpy() > 0, raters, row["group_id"])
     return tallies

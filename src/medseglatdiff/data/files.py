@@ -1,0 +1,168 @@
+"""Files and folders that are there whole or not at all: written under a temporary name, then renamed into place."""
+
+import ctypes
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from safetensors import SafetensorError
+
+Result = TypeVar("Result")
+
+PREFIX = ".partial-"  # of temporary names: hidden, so that nothing lists or publishes what a kill leaves behind
+CURRENT_FOLDER, RENAME_EXCHANGE = -100, 2  # AT_FDCWD of fcntl.h; linux/fs.h
+READS, PAUSE = 10, 0.02  # of `read_folder`: how often, and seconds to wait for a missing folder
+
+
+def temporary(path: Path) -> Path:
+    """A name beside `path` that nobody else uses, with its suffix."""
+    return path.with_name(f"{PREFIX}{secrets.token_hex(4)}-{path.name[-100:]}")
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Gives a temporary path to write a file to; where the block succeeds, the file takes the place of `path`.
+
+    Otherwise nothing stays, and `path` is as it was.
+
+    Raises:
+        OSError: whatever writing raises; a full disk is named together with `path`.
+    """
+    path = Path(path)
+    partial = temporary(path)
+    try:
+        with naming_full_disk(path):
+            yield partial
+            partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(folder: str | Path) -> Iterator[Path]:
+    """Gives an empty temporary folder to fill; where the block succeeds, it takes the place of `folder`, whole.
+
+    Otherwise nothing stays, and `folder` is as it was.
+
+    Raises:
+        OSError: whatever writing raises; a full disk is named together with `folder`.
+    """
+    folder = Path(folder).resolve()  # what a link points to is replaced, not the link
+    partial = temporary(folder)
+    try:
+        with naming_full_disk(folder):
+            partial.mkdir(parents=True)
+            yield partial
+            replace_folder(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_text(path: str | Path, text: str):
+    """Writes UTF-8 text so that a reader finds the old file or the new one, never half of one."""
+    with replacing(path) as partial:
+        partial.write_text(text, "utf-8")
+
+
+def write_json(path: str | Path, content: dict | list):
+    """Likewise, JSON with two spaces of indentation.
+
+    Raises:
+        ValueError: if `content` holds a NaN or an infinity, which JSON has no number for.
+    """
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def replace_folder(partial: Path, folder: Path):
+    """Puts a finished folder in the place of another, which is deleted.
+
+    On Linux the two are exchanged in one step, so that `folder` is never missing; elsewhere there is a moment between
+    two renames in which it is (`read_folder` waits for its end).
+    """
+    if not folder.is_dir():
+        partial.rename(folder)
+        return
+    if not exchange(partial, folder):
+        old = temporary(folder)
+        folder.rename(old)
+        partial.rename(folder)
+        old.rename(partial)
+    shutil.rmtree(partial)
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Swaps two names in one step; False where system or file system cannot (renameat2 of Linux)."""
+    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
+    if function is None:
+        return False
+    if function(CURRENT_FOLDER, os.fsencode(first), CURRENT_FOLDER, os.fsencode(second), RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), str(second))
+
+
+def read_folder(folder: str | Path, read: Callable[[Path], Result]) -> Result:
+    """`read(folder)`, again where the folder was replaced or changed meanwhile: nobody gets half old, half new.
+
+    Raises:
+        OSError: if it changes during every one of ten reads. Errors of `read` stand where the folder stayed the same.
+    """
+    folder = Path(folder)
+    for _ in range(READS):
+        before = identity(folder)
+        if before is None:  # between two renames, where the system cannot exchange folders
+            time.sleep(PAUSE)
+            continue
+        try:
+            result = read(folder)
+        except Exception:
+            if identity(folder) == before:
+                raise
+        else:
+            if identity(folder) == before:
+                return result
+    if not folder.exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+    raise OSError(f"{folder} changed whenever it was read: wait until whatever writes to it has ended.")
+
+
+def identity(folder: Path) -> tuple[int, int, int] | None:
+    """Changes when another folder takes this name and when entries come, go or are replaced; `None` for no folder."""
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino, status.st_ctime_ns
+
+
+def sweep(folder: Path):
+    """Deletes what killed processes left behind in a folder: only for one that nobody else writes to."""
+    for path in folder.glob(f"{PREFIX}*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+@contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Turns errors for lack of space into one `OSError` that names the disk and `path`."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        number = getattr(error, "errno", None) or int((re.findall(r"os error (\d+)", str(error)) or [0])[-1])
+        if number not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        disk = next(folder for folder in path.absolute().parents if folder.is_mount())
+        raise OSError(number, f"no space left on {disk} for {path}") from error
