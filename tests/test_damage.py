@@ -58,6 +58,22 @@ def test_a_jpeg_that_is_cut_and_closed_again_is_refused(kind, recwarn):
             load_image(io.BytesIO(cut[:-2]))
 
 
+def test_a_cut_jpeg_within_dicom_is_refused():
+    pydicom = pytest.importorskip("pydicom", reason="needs the extra `dicom`")
+    from dicom_fixtures import make, written
+
+    for data, whole in ((saved("JPEG", PHOTO[:, :, 0]), True), (saved("JPEG", PHOTO[:, :, 0])[:-2000], False)):
+        dataset = make(PHOTO[:, :, 0])
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEGBaseline8Bit
+        dataset.PixelData = pydicom.encaps.encapsulate([data if whole else data + b"\xff\xd9"])
+        dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+        if whole:
+            assert load_image(written(dataset)).shape == (160, 200, 1)
+        else:
+            with pytest.raises(ValueError, match="damaged or cut short"):
+                load_image(written(dataset))
+
+
 def test_bytes_after_the_picture_are_warned_about():
     data = saved("JPEG", quality=90)
     start = read_frame(data).scans[0].start

@@ -4,6 +4,7 @@ import numpy as np
 
 from .dicom_files import is_dicom, read_dataset, refuse_other_objects
 from .dicom_values import frame_header, modality_values, one_number, padding, visible
+from .jpeg_scan import refuse_cut_jpeg
 from .limits import BadImage, check_size, name_of, unreadable
 
 __all__ = ["decode_frame", "is_dicom", "read_dataset", "read_dicom"]
@@ -82,8 +83,12 @@ def _read(dataset, name: str, stretch: bool, frame: int | None) -> np.ndarray:
     return (1 - shown if inverted else shown).astype(np.float32)
 
 
+def _frames(dataset, name: str) -> int:
+    return int(one_number(dataset, "NumberOfFrames", name, default=1)) or 1
+
+
 def _frame_index(dataset, frame: int | None, name: str) -> int:
-    frames = int(one_number(dataset, "NumberOfFrames", name, default=1)) or 1
+    frames = _frames(dataset, name)
     if frame is None and frames != 1:
         chosen = f"choose one by `frame`, from 0 to {frames - 1}"
         raise BadImage(f"`image` must be a DICOM file of a single frame, but {name} has {frames}: {chosen}.")
@@ -98,7 +103,9 @@ def decode_frame(dataset, index: int, name: str) -> np.ndarray:
     Raises:
         BadImage: for damaged pixel data, and a compression whose decoder is missing, with the package that brings it.
     """
+    from pydicom.encaps import get_frame
     from pydicom.pixels import get_decoder, pixel_array
+    from pydicom.uid import JPEGBaseline8Bit
 
     syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
     if syntax is None:
@@ -116,6 +123,8 @@ def decode_frame(dataset, index: int, name: str) -> np.ndarray:
         packages = " or ".join(package for dependency, package in PACKAGES.items() if dependency in missing)
         advice = f'which needs {packages}: `pip install "medseglatdiff[dicom]"`'
         raise BadImage(f"`image` must be a DICOM file that can be decoded, but {name} is {syntax.name}, {advice}.")
+    if syntax == JPEGBaseline8Bit:
+        refuse_cut_jpeg(get_frame(dataset.PixelData, index, number_of_frames=_frames(dataset, name)), name)
     reasons = []
     for plugin in plugins:
         try:
