@@ -81,6 +81,15 @@ def test_bytes_after_the_picture_are_warned_about():
         load_image(io.BytesIO(data[:-2] + data[start : start + 400] + b"\xff\xd9"))
 
 
+def test_a_jpeg_of_thousands_of_scans_is_refused_at_once():
+    """A progressive file whose last scan is repeated: each costs a pass over the whole picture."""
+    data = saved("JPEG", progressive=True)
+    scan = read_frame(data).scans[-1]
+    last = data[data.rindex(b"\xff\xda", 0, scan.start) : scan.end]
+    with pytest.raises(ValueError, match="a JPEG of 50[0-9]{2} scans: more than 100"):
+        load_image(io.BytesIO(data[:-2] + 5000 * last + data[-2:]))
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_no_whole_jpeg_is_refused(data):

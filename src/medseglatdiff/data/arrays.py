@@ -61,7 +61,7 @@ def to_unit_range(array: np.ndarray, stretch: bool) -> np.ndarray:
     kind, bits = array.dtype.kind, 8 * array.dtype.itemsize
     if kind not in "bf" and not (kind == "u" and bits <= 16) and not stretch:
         raise TypeError(f"`image` must be of type uint8, uint16, float or bool, but was {array.dtype}.")
-    if not np.isfinite(array).all():
+    if kind == "f" and not np.isfinite(array).all():
         raise ValueError("`image` must hold finite values, but holds NaN or infinity.")
     if stretch:
         return _stretched(array)  # [H, W, C]
@@ -76,15 +76,18 @@ def to_unit_range(array: np.ndarray, stretch: bool) -> np.ndarray:
 
 
 def _stretched(array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind == "f":
-        array = array.astype(np.float64) - float(array.min())
-    else:  # differences of 64-bit integers are exact as unsigned ones, modulo 2**64
-        array = (array.astype(np.uint64) - array.min().astype(np.uint64)).astype(np.float64)
-    most = array.max() or 1
+    """From the least to the greatest value, row by row: the float64 of a large image would take gigabytes."""
+    # differences of 64-bit integers are exact as unsigned ones, modulo 2**64
+    exact = np.uint64 if array.dtype.kind in "ui" and array.dtype.itemsize == 8 else np.float64
+    with np.errstate(over="ignore"):
+        least = array.min().astype(exact)
+        most = float(array.max().astype(exact) - least) or 1
     if not np.isfinite(most):
         raise ValueError("`image` must have a range that a float can hold, but its values lie too far apart.")
-    array /= most
-    return array.astype(np.float32)
+    stretched = np.empty(array.shape, np.float32)  # [H, W, C]
+    for row, values in zip(stretched, array, strict=True):
+        row[:] = (values.astype(exact) - least) / most
+    return stretched
 
 
 def warn_of_few_bits(array: np.ndarray, most: int):

@@ -104,25 +104,13 @@ def decode_frame(dataset, index: int, name: str) -> np.ndarray:
         BadImage: for damaged pixel data, and a compression whose decoder is missing, with the package that brings it.
     """
     from pydicom.encaps import get_frame
-    from pydicom.pixels import get_decoder, pixel_array
+    from pydicom.pixels import pixel_array
     from pydicom.uid import JPEGBaseline8Bit
 
     syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
     if syntax is None:
         raise BadImage(f"`image` must name its transfer syntax in DICOM's file meta, but {name} does not.")
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError as error:
-        raise BadImage(f"`image` must be a picture, but {name} is compressed as {syntax.name}.") from error
-    # gdcm comes last: what the others read stays as it was, and they have fewer ways to fail
-    plugins = (
-        sorted(decoder.available_plugins, key=lambda plugin: plugin == "gdcm") if syntax.is_encapsulated else [""]
-    )
-    if not plugins:
-        missing = " ".join(decoder.missing_dependencies)
-        packages = " or ".join(package for dependency, package in PACKAGES.items() if dependency in missing)
-        advice = f'which needs {packages}: `pip install "medseglatdiff[dicom]"`'
-        raise BadImage(f"`image` must be a DICOM file that can be decoded, but {name} is {syntax.name}, {advice}.")
+    plugins = _plugins(syntax, name) if syntax.is_encapsulated else [""]
     if syntax == JPEGBaseline8Bit:
         refuse_cut_jpeg(get_frame(dataset.PixelData, index, number_of_frames=_frames(dataset, name)), name)
     reasons = []
@@ -132,6 +120,22 @@ def decode_frame(dataset, index: int, name: str) -> np.ndarray:
         except Exception as error:  # decoders raise nearly anything
             reasons.append(" ".join(str(error).split()))
     raise BadImage(f"`image` must hold pixel data that can be decoded, but {name} does not: {'; '.join(reasons)}")
+
+
+def _plugins(syntax, name: str) -> list[str]:
+    """The installed decoders of a compression; gdcm comes last, so that what the others read stays as it was."""
+    from pydicom.pixels import get_decoder
+
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError as error:
+        raise BadImage(f"`image` must be a picture, but {name} is compressed as {syntax.name}.") from error
+    if not decoder.available_plugins:
+        missing = " ".join(decoder.missing_dependencies)
+        packages = " or ".join(package for dependency, package in PACKAGES.items() if dependency in missing)
+        advice = f'which needs {packages}: `pip install "medseglatdiff[dicom]"`'
+        raise BadImage(f"`image` must be a DICOM file that can be decoded, but {name} is {syntax.name}, {advice}.")
+    return sorted(decoder.available_plugins, key=lambda plugin: plugin == "gdcm")
 
 
 def _colour(stored: np.ndarray, dataset, stored_bits: float, name: str) -> np.ndarray:

@@ -37,12 +37,16 @@ def frame_header(dataset, frame: int, name: str):
             if keyword in dataset:
                 header[keyword] = dataset[keyword]
         per_frame = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])
+        if per_frame and frame >= len(per_frame):
+            raise BadImage(f"`image` must describe each of its frames, but {name} describes {len(per_frame)} only.")
         groups = [*(dataset.get("SharedFunctionalGroupsSequence") or []), *per_frame[frame : frame + 1]]
         for group in groups:
             for macro, keywords in MACROS.items():
                 for item in list(group.get(macro) or [])[:1]:
                     for keyword in (keyword for keyword in keywords if keyword in item):
                         header[keyword] = item[keyword]
+    except BadImage:
+        raise
     except Exception as error:  # values of items are decoded at their first use: damage shows here, as nearly anything
         raise BadImage(f"`image` must have functional groups that can be read, but {name} has not: {error}") from error
     return header

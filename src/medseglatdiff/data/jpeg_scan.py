@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import PIL.Image
 
-from .limits import unreadable
+from .limits import check_size, unreadable
 
 PROBED = 8  # bytes at an interval's end
 LEAST_BITS = 2  # of a block: one for its mean, one for its end
@@ -23,6 +23,7 @@ END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 SOF, SOS, DRI, EOI = (0xC0, 0xC1, 0xC2), 0xDA, 0xDD, 0xD9
 PROGRESSIVE = 0xC2
+MAX_SCANS = 100  # progressive files have about ten; thousands keep a decoder busy for minutes
 
 
 class Scan(NamedTuple):
@@ -56,19 +57,32 @@ def refuse_cut_jpeg(data: bytes, name: str):
     frame = read_frame(data)
     if frame is None:
         return  # of a process that is rare, or so damaged that Pillow says so
+    check_size(frame.height, frame.width, name)
+    if len(frame.scans) > MAX_SCANS:
+        raise unreadable(name, f"it is a JPEG of {len(frame.scans)} scans: more than {MAX_SCANS} would take minutes")
     if frame.process == PROGRESSIVE:
         if not _all_sent(frame):
             raise unreadable(name, "it is a progressive JPEG whose last scans are missing")
     elif len(frame.scans) == 1 and len(frame.scans[0].components) == len(frame.sampling):
-        several = len(frame.sampling) > 1
-        blocks = sum(across * down for across, down in frame.sampling.values()) if several else 1
-        last_units, first_changed = 8 * PROBED // (LEAST_BITS * blocks) + 2, _probe(data, frame)
-        if first_changed is None or any(units is not None and units > last_units for units in first_changed):
-            raise unreadable(name, "it is a JPEG that is damaged or cut short: its data end before the picture does")
-        if None in first_changed and None in (_probe(data, frame, pattern=0x33) or []):  # no change by chance
-            warnings.warn(
-                f"{name} may be a damaged JPEG: its picture ends before its data do.", UserWarning, stacklevel=2
-            )
+        _refuse_cut_scan(data, frame, name)
+
+
+def _refuse_cut_scan(data: bytes, frame: Frame, name: str):
+    try:
+        first_changed = _probe(data, frame, 0x5A)
+        if first_changed and None in first_changed:  # by chance, or not
+            again = _probe(data, frame, 0x33) or first_changed
+            first_changed = [b if a is None else a for a, b in zip(first_changed, again, strict=True)]
+    except (OSError, SyntaxError):
+        return  # Pillow cannot decode it, and will say why
+    several = len(frame.sampling) > 1
+    blocks = sum(across * down for across, down in frame.sampling.values()) if several else 1
+    last_units = 8 * PROBED // (LEAST_BITS * blocks) + 2
+    if first_changed is None or any(units is not None and units > last_units for units in first_changed):
+        raise unreadable(name, "it is a JPEG that is damaged or cut short: its data end before the picture does")
+    if None in first_changed:
+        told = f"{name} may be a damaged JPEG: its picture ends before its data do."
+        warnings.warn(told, UserWarning, stacklevel=2)
 
 
 def read_frame(data: bytes) -> Frame | None:
@@ -111,22 +125,29 @@ def _all_sent(frame: Frame) -> bool:
     return not any(any(bits) for bits in low_bits.values())
 
 
-def _probe(data: bytes, frame: Frame, pattern: int = 0x5A) -> list[int | None] | None:
+def _with_changed_ends(data: bytes, frame: Frame, pattern: int) -> tuple[bytes, list[tuple[int, int]]]:
+    """A file whose intervals end in other bytes, but for markers and stuffing, and where each begins and ends."""
+    scan, changed = frame.scans[0], bytearray(data)
+    ends = [match.start() for match in RESTART.finditer(data, scan.start, scan.end)] if frame.interval else []
+    bounds = list(zip([scan.start, *ends], [*ends, scan.end], strict=True))
+    for start, end in bounds:
+        for at in range(max(start + 2, end - PROBED), end):
+            if 0xFF not in (data[at - 1], data[at], data[at] ^ pattern):
+                changed[at] ^= pattern
+    return bytes(changed), bounds
+
+
+def _probe(data: bytes, frame: Frame, pattern: int) -> list[int | None] | None:
     """How many coded units before its end each interval changes with its last bytes, `None` for one that does not.
 
     `None` for all if there are fewer intervals than the picture has.
     """
-    # 1. change the last bytes of each interval, but no marker and no stuffing
-    scan, changed = frame.scans[0], bytearray(data)
-    ends = [match.start() for match in RESTART.finditer(data, scan.start, scan.end)] if frame.interval else []
-    for start, end in zip([scan.start, *ends], [*ends, scan.end], strict=True):
-        for at in range(max(start + 2, end - PROBED), end):
-            if 0xFF not in (data[at - 1], data[at], data[at] ^ pattern):
-                changed[at] ^= pattern
+    # 1. decode both
+    changed, bounds = _with_changed_ends(data, frame, pattern)
+    before, after = _decoded(data), _decoded(changed)  # [H, W, C] twice
     # 2. which minimum coded units (8 x 8 pixels times the sampling) differ
     several = len(frame.sampling) > 1
     across, down = (8 * max(s[axis] for s in frame.sampling.values()) if several else 8 for axis in (0, 1))
-    before, after = (_decoded(bytes(version)) for version in (data, changed))  # [H, W, C] twice
     differs = (before != after).any(axis=2)  # [H, W]
     differs = np.pad(differs, [(0, -differs.shape[0] % down), (0, -differs.shape[1] % across)])
     units = differs.reshape(differs.shape[0] // down, down, -1, across)  # [rows, down, columns, across]
@@ -134,9 +155,8 @@ def _probe(data: bytes, frame: Frame, pattern: int = 0x5A) -> list[int | None] |
     inside = units[:, 2:-2, :, 2:-2].any(axis=(1, 3)).ravel()  # [units], where no neighbour's colour is mixed in
     # 3. by intervals
     length, found = frame.interval or len(inside), []
-    if len(ends) + 1 < -(-len(inside) // length):
+    if len(bounds) < -(-len(inside) // length):
         return None
-    bounds = zip([scan.start, *ends], [*ends, scan.end], strict=True)
     for start, (first, last) in zip(range(0, len(inside), length), bounds, strict=False):  # bytes may follow the last
         part = inside[start : start + length]
         seen = anywhere[start : start + length].any() or last - first < 2 * PROBED  # few bytes may change too little

@@ -62,6 +62,7 @@ def read_picture(source, frame: int | None = None) -> np.ndarray:
 def from_pil(image: PIL.Image.Image, frame: int | None = None, name: str = "it") -> np.ndarray:
     """A PIL image as an array, by `MODES`. ICC profiles are ignored, EXIF and TIFF orientations are not applied.
 
+    Damage that decoders pass over is looked for in files only (`read_picture`): an image has been opened already.
     Of a phone's photo with further pictures (MPO: previews, depth, gain maps) the first counts, which is the photo.
 
     Args:
