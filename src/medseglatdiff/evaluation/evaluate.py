@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 from ..data.splits import open_split
 from ..pipeline.pipeline import MedSegLatDiffPipeline
+from ..training.launcher import use_threads
 from ..training.provenance import git_commit, hardware, versions
 from .rows import measure_row, predict
 from .summary import summarize
@@ -172,7 +173,7 @@ def print_results(results: dict):
 def main(arguments: list[str] | None = None):
     options = parse_arguments(arguments)
     accelerator = Accelerator()
-    torch.set_num_threads(max(1, os.cpu_count() // accelerator.num_processes))  # `accelerate launch` leaves one thread
+    use_threads(accelerator.num_processes)
     # 1. rows and model
     pipeline = load_pipeline(options, accelerator)
     steps_list = (options.steps or [pipeline.config.default_num_inference_steps]) if pipeline else [0]

@@ -24,13 +24,11 @@ to calibration.json beside it. Several processes share the images out.
 import argparse
 import json
 import math
-import os
 import shlex
 import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from scipy.optimize import isotonic_regression
@@ -38,6 +36,7 @@ from tqdm import tqdm
 
 from ..data.splits import open_split
 from ..pipeline.pipeline import MedSegLatDiffPipeline
+from .launcher import use_threads
 from .provenance import git_commit
 from .tally import tally_rows
 
@@ -139,8 +138,8 @@ def replace_settings(folder: Path, **settings):
 def main(arguments: list[str] | None = None):
     options = parse_arguments(arguments)
     accelerator = Accelerator()
-    torch.set_num_threads(max(1, os.cpu_count() // accelerator.num_processes))  # `accelerate launch` leaves one thread
-    pipeline = MedSegLatDiffPipeline.from_pretrained(options.pipeline).to(accelerator.device)
+    use_threads(accelerator.num_processes)
+    pipeline = MedSegLatDiffPipeline.from_pretrained(str(options.pipeline)).to(accelerator.device)
     pipeline.set_progress_bar_config(disable=True)
     num_masks, rows = pipeline.config.default_num_masks, open_split(options.dataset, options.split)
     chosen = np.random.default_rng(options.seed).permutation(len(rows))[: options.limit].tolist()
