@@ -174,7 +174,7 @@ def test_full_disk_leaves_nothing(tmp_path):
     files = {name: large["images" if "/images/" in name else "mask"] for name in slices()}
     source = write_zip(tmp_path / "in.zip", files)
     building = run(
-        "import resource, lidc_idri; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000));"
+        "import resource; from medseglatdiff.builders import lidc_idri; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000));"
         f"lidc_idri.main([{str(source)!r}, '--out', {str(tmp_path / 'out')!r}])"
     )
     _, told = building.communicate()
@@ -189,7 +189,7 @@ def test_a_killed_build_leaves_nothing_that_looks_complete(tmp_path, with_old):
         lidc_idri.main([str(source), "--out", str(out)])
         before = (out / "report.json").read_bytes()
     building = run(  # waits when all else is written
-        "import common, lidc_idri, time; common.contact_sheet = lambda examples: time.sleep(600);"
+        "import time; from medseglatdiff.builders import build, lidc_idri; build.contact_sheet = lambda e: time.sleep(600);"
         f"lidc_idri.main([{str(source)!r}, '--out', {str(out)!r}, '--overwrite'])"
     )
     deadline = time.monotonic() + 60
@@ -203,7 +203,7 @@ def test_a_killed_build_leaves_nothing_that_looks_complete(tmp_path, with_old):
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_cards_say_everything_and_their_snippets_run(tmp_path, name):
+def test_cards_say_everything_and_their_snippets_run(tmp_path, monkeypatch, name):
     out = BUILDERS[name].main([*one_of_each(tmp_path)[name], "--out", str(tmp_path / "out"), "--num-workers", "1"])
     card = (out / "README.md").read_text()
     report = json.loads((out / "report.json").read_text())
@@ -219,6 +219,7 @@ def test_cards_say_everything_and_their_snippets_run(tmp_path, name):
     )
     assert all(f"- {key}: `{value}`" in card for key, value in built.items())
     assert name == "phantom" or len(built[f"sha256 of {name}.zip"]) == 64
+    monkeypatch.chdir(tmp_path)  # the card names the folder, not where somebody's disk has it
     scope = {}
     exec(card.split("```python\n")[1].split("```")[0], scope)
     assert scope["rows"].num_rows == report["splits"]["train"]["rows"]
