@@ -174,7 +174,8 @@ def test_full_disk_leaves_nothing(tmp_path):
     files = {name: large["images" if "/images/" in name else "mask"] for name in slices()}
     source = write_zip(tmp_path / "in.zip", files)
     building = run(
-        "import resource; from medseglatdiff.builders import lidc_idri; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000));"
+        "import resource; from medseglatdiff.builders import lidc_idri;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000));"
         f"lidc_idri.main([{str(source)!r}, '--out', {str(tmp_path / 'out')!r}])"
     )
     _, told = building.communicate()
@@ -189,7 +190,8 @@ def test_a_killed_build_leaves_nothing_that_looks_complete(tmp_path, with_old):
         lidc_idri.main([str(source), "--out", str(out)])
         before = (out / "report.json").read_bytes()
     building = run(  # waits when all else is written
-        "import time; from medseglatdiff.builders import build, lidc_idri; build.contact_sheet = lambda e: time.sleep(600);"
+        "import time; from medseglatdiff.builders import build, lidc_idri;"
+        "build.contact_sheet = lambda examples: time.sleep(600);"
         f"lidc_idri.main([{str(source)!r}, '--out', {str(out)!r}, '--overwrite'])"
     )
     deadline = time.monotonic() + 60

@@ -153,9 +153,9 @@ def _options() -> argparse.ArgumentParser:
 def _entries(source: Source) -> tuple[list[Entry], list[str], dict[str, str]]:
     """The images with their masks, the raters' names, and files that cannot be used with the reason why."""
     entries, raters, bad = parallel_entries(source)
-    metadata = metadata_entries(source, bool(entries))
+    metadata = metadata_entries(source, bool(entries or bad))
     entries, raters, bad = (metadata, [], {}) if metadata else (entries, raters, bad)
-    if not entries:
+    if not entries and not bad:
         raise ValueError(
             "`sources` must hold a metadata.jsonl, or images/ and masks/ (or masks-1/, masks-2/, ...), but hold "
             f"{len(source.names)} files: {', '.join(map(repr, source.names[:3])) or 'none'} ..."
@@ -181,8 +181,8 @@ def main(argv: list[str] | None = None) -> Path:
     # 1. files
     source = Source(args.sources)
     entries, raters, bad = _entries(source)
-    pictures = {name for entry in entries for name in (entry.image, *entry.masks)}
-    unused = unused_pictures(source, pictures | bad.keys())
+    used = {name for entry in entries for name in (entry.image, *entry.masks)}
+    unused = [] if bad else unused_pictures(source, used)
     # 2. groups and splits
     entries, tables = with_tables(entries, source)
     given = any(entry.split for entry in entries)

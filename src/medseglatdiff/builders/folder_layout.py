@@ -21,6 +21,10 @@ NOT_A_RATER = """left right lesion lesions tumor tumour nodule polyp lung liver 
 DOCUMENTS, MASK_WORDS, NOT_A_RATER = (frozenset(text.split()) for text in (DOCUMENTS, MASK_WORDS, NOT_A_RATER))
 READER = re.compile(r"(rater|reader|annotator|expert|observer|doctor|physician|radiologist|r)[_\-. ]?\d+", re.I)
 SUFFIX = re.compile(r"\.(?=[^.]*[a-z])[^./ ]{1,8}$", re.I)  # with a letter: ".5" may end a DICOM file's UID
+WAYS = (
+    "put each rater's masks into a folder masks-NAME/, or name each image's files in the column `mask_file_names` of "
+    "a metadata.jsonl"
+)
 SEPARATOR = re.compile(r"[_\-. ]+")
 
 
@@ -55,7 +59,7 @@ class Place:
     below: tuple[str, ...]
     stem: str
     split: str | None
-    rater: str
+    rater: str | None  # "" where none is named, `None` where it is not plain
 
     @property
     def key(self) -> tuple:
@@ -85,26 +89,31 @@ def parallel_entries(source: Source) -> tuple[list[Entry], list[str], dict[str, 
     """
     places = [place for name in source.names if (place := _place(source, name))]
     images = [place for place in places if place.kind == "image"]
-    keys, bad, masks = {image.key for image in images}, {}, {}
+    keys, bad, unclear, masks = {image.key for image in images}, {}, {}, {}
+    # 1. whose mask is which
     for mask in (place for place in places if place.kind == "mask"):
-        try:
-            mask = mask if mask.key in keys else _with_rater_in_file_name(mask, keys)
-            of_image = masks.setdefault(mask.key, {})
-            if mask.key not in keys:
-                bad[mask.file] = "belongs to no image: misnamed?"
-            elif mask.rater in of_image:
-                bad[mask.file] = f"is a second mask by one rater beside {of_image[mask.rater]}"
-            of_image[mask.rater] = mask.file
-        except ValueError as error:
-            bad[mask.file] = str(error)
-    shared = _shared_beginning([image.above for image in images])
+        mask = mask if mask.key in keys else _with_rater_in_file_name(mask, keys)
+        of_image = masks.setdefault(mask.key, {})
+        if mask.key not in keys:
+            bad[mask.file] = "belongs to no image: misnamed?"
+        elif mask.rater is None:
+            unclear[mask.key] = f"{mask.file} may be a rater's, or show one of several structures: {WAYS}"
+        elif mask.rater in of_image:
+            unclear[mask.key] = f"{mask.file} is a second mask by one rater beside {of_image[mask.rater]}"
+        of_image[mask.rater] = mask.file
+    # 2. the images whose masks are plain
+    shared = len(os.path.commonprefix([image.above for image in images]))
     entries = []
     for image in images:
         of_image = masks.get(image.key, {})
         if "" in of_image and len(of_image) > 1:
-            bad[of_image[""]] = "is no rater's by its name, but others are: put it into masks-NAME/ if it is one's"
-        entries.append(_entry(image, of_image, shared))
-    return entries, sorted({rater for of in masks.values() for rater in of} - {""}, key=natural_order), bad
+            unclear.setdefault(image.key, f"{of_image['']} is no rater's by its name, but others are: {WAYS}")
+        if image.key in unclear:
+            bad[image.file] = unclear[image.key]
+        else:
+            entries.append(_entry(image, of_image, shared))
+    raters = {rater for of_image in masks.values() for rater in of_image if rater}
+    return entries, sorted(raters, key=natural_order), bad
 
 
 def _entry(image: Place, masks: dict[str, str], shared: int) -> Entry:
@@ -113,11 +122,6 @@ def _entry(image: Place, masks: dict[str, str], shared: int) -> Entry:
     folder = PurePosixPath(image.file).parts
     expected = ("/".join((*folder[: _kind_at(folder[:-1])], "masks", *image.below, f"{image.stem}.png")),)
     return Entry(image.file, files or expected, name, f"{image.split}/{name}" if image.split else name, image.split)
-
-
-def _shared_beginning(folders: list[tuple[str, ...]]) -> int:
-    """How many folders at the beginning are the same for all."""
-    return len(os.path.commonprefix(folders))
 
 
 def _place(source: Source, file: str) -> Place | None:
@@ -156,15 +160,12 @@ def _rater_of_folder(folder: str) -> str:
     if rater.casefold() in SPLIT_OF_WORD:
         return ""
     if set(name_words(rater)) & NOT_A_RATER:
-        raise ValueError(
-            f"{folder!r} does not look like a rater's masks: name the raters' folders masks-1/, masks-2/, ... or "
-            "masks-NAME/, or each image's files in the column `mask_file_names` of a metadata.jsonl."
-        )
+        raise ValueError(f"{folder!r} does not look like a rater's masks: {WAYS}, or take it out of `sources`.")
     return rater
 
 
 def _with_rater_in_file_name(mask: Place, keys: set) -> Place:
-    """`X_segmentation.png` is the mask of X, `X_anna.png` what Anna drew on X."""
+    """`X_segmentation.png` is the mask of X, `X_anna.png` what Anna drew on X; with no rater where it is not plain."""
     for separator in reversed(list(SEPARATOR.finditer(mask.stem))):
         shorter = replace(mask, stem=mask.stem[: separator.start()].strip())
         if shorter.key not in keys:
@@ -174,12 +175,8 @@ def _with_rater_in_file_name(mask: Place, keys: set) -> Place:
         if not label:
             return shorter
         named = READER.fullmatch(label) or re.fullmatch(r"[^\W\d_]+", label)
-        if mask.rater or not named or label.casefold() in NOT_A_RATER:
-            raise ValueError(
-                f"may be a rater's, or one of several structures of {shorter.stem!r}: put each rater's masks into a "
-                "folder masks-NAME/, or name each image's files in the column `mask_file_names` of a metadata.jsonl"
-            )
-        return replace(shorter, rater=label)
+        plain = named and not mask.rater and label.casefold() not in NOT_A_RATER
+        return replace(shorter, rater=label if plain else None)
     return mask
 
 

@@ -10,7 +10,7 @@ from .archives import Source
 from .picture_files import BadFile, Picture, picture, read_picture
 
 GREY_MODES = ("1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-COLOUR_MODES = ("LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX")
+COLOUR_MODES = ("LA", "P", "PA", "RGB", "RGBA", "RGBX")
 NEAR_BLACK, NEAR_WHITE = 63, 192  # how far compression by JPEG may move 0 and 255
 LOSSY = ("JPEG", "JPEG2000", "MPO", "WEBP", "AVIF")
 ADVICE = (

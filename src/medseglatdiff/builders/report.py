@@ -114,7 +114,9 @@ class Report:
                 sentences.append(f"{len(ids)} of {sum(rows.values())} images, such as {printable(ids[0])}, {what}")
         across = self._doubles()[1]
         if across:
-            sentences.append(f"{len(across)} images lie in several splits, as identical copies.")
+            sentences.append(
+                f"identical images lie in several splits: {len(across)}, such as {', '.join(map(printable, across[0][:3]))}."
+            )
         if self.crossing_groups():
             sentences.append(
                 f"{len(self.crossing_groups())} groups lie in several splits: results will look too good."
