@@ -114,9 +114,8 @@ class Report:
                 sentences.append(f"{len(ids)} of {sum(rows.values())} images, such as {printable(ids[0])}, {what}")
         across = self._doubles()[1]
         if across:
-            sentences.append(
-                f"identical images lie in several splits: {len(across)}, such as {', '.join(map(printable, across[0][:3]))}."
-            )
+            copies = printable(", ".join(across[0][:3]))
+            sentences.append(f"identical images lie in several splits: {len(across)}, such as {copies}.")
         if self.crossing_groups():
             sentences.append(
                 f"{len(self.crossing_groups())} groups lie in several splits: results will look too good."
