@@ -72,11 +72,13 @@ def _command(args: argparse.Namespace) -> str:
             continue
         words.append(f"--{key.replace('_', '-')}")
         if value is not True:
-            words += map(_word, value if isinstance(value, list) else [value])
+            words += [_word(word, args.anonymous_ids) for word in (value if isinstance(value, list) else [value])]
     return shlex.join(words)
 
 
-def _word(value) -> str:
+def _word(value, anonymous: bool) -> str:
+    if isinstance(value, (Path, re.Pattern)) and anonymous:
+        return "FILE" if isinstance(value, Path) else "REGEX"
     if isinstance(value, Path):
         return printable(value.name)
     return printable(value.pattern if isinstance(value, re.Pattern) else str(value))

@@ -31,7 +31,7 @@ import PIL.Image
 
 from .archives import Source
 from .build import Row, build, parser, positive, provenance
-from .folder_groups import ways_to_fill_splits, with_groups, with_splits
+from .folder_groups import shown, ways_to_fill_splits, with_groups, with_splits
 from .folder_layout import Entry, parallel_entries, unused_pictures
 from .folder_tables import metadata_entries, with_tables
 from .mask_files import MaskRule, read_mask_by_rule
@@ -190,11 +190,13 @@ def main(argv: list[str] | None = None) -> Path:
     entries, splits, dealt = with_splits(entries, args)
     warnings = [*doubts, *dealt]
     if unused:
-        warnings.append(f"{len(unused)} pictures are part of no row, such as {unused[0]!r}.")
+        warnings.append(f"{len(unused)} pictures are part of no row, such as {shown(unused[0], args)}.")
     # 3. the data set
     taken = {"groups": f"{groups} ({len({entry.group for entry in entries})} of {len(entries)} images)"}
-    taken |= {"splits": splits} | ({"raters": ", ".join(raters)} if raters else {})
-    taken |= {"tables": ", ".join(name.rpartition("/")[2] for name in tables)} if tables else {}
+    taken["splits"] = splits
+    for kind, names in {"raters": raters, "tables": [name.rpartition("/")[2] for name in tables]}.items():
+        if names:
+            taken[kind] = str(len(names)) if args.anonymous_ids else ", ".join(names)
     rule = MaskRule(args.num_classes, args.threshold, args.instances, args.invert)
     built_from = provenance(args, source, **taken)
     rows = partial(folder_rows, source, rule)

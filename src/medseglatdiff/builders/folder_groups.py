@@ -21,7 +21,7 @@ def with_groups(entries: list[Entry], args: argparse.Namespace) -> tuple[list[En
         ValueError: if an option names no group for an image, or subfolders may be patients or classes.
     """
     if args.groups:
-        return _filled(entries, groups_of_file(args.groups, entries)), f"the table {args.groups.name}", []
+        return _filled(entries, groups_of_file(args.groups, entries)), "the table of --groups", []
     if args.group_pattern:
         groups = [_by_pattern(args.group_pattern, entry) for entry in entries]
         return _filled(entries, groups), "the pattern of --group-pattern on names", []
@@ -47,11 +47,16 @@ def with_groups(entries: list[Entry], args: argparse.Namespace) -> tuple[list[En
     return named, taken, warnings
 
 
+def shown(name: str, args: argparse.Namespace) -> str:
+    """A name as an example in a warning, which is published with the data."""
+    return "(name left out)" if args.anonymous_ids else repr(name)
+
+
 def _doubts(names: list[str], args: argparse.Namespace) -> list[str]:
     """What speaks against each image being a group of its own."""
     if looks_like_one_sequence(names):
         return [
-            f"all file names begin as {names[0]!r} does, so they may show one patient or sequence, but each image is "
+            f"all file names begin as {shown(names[0], args)} does, so they may show one patient or sequence, but each image is "
             f"a group of its own, and neighbours lie in different splits: {WAYS}."
         ]
     try:
@@ -62,7 +67,7 @@ def _doubts(names: list[str], args: argparse.Namespace) -> list[str]:
         return []
     group, count = Counter(alike).most_common(1)[0]
     return [
-        f"file names look like patients or sequences ({count} begin with {group!r}), but each image is a group of its "
+        f"file names look like patients or sequences ({count} begin with {shown(group, args)}), but each image is a group of its "
         f"own, as --group-from image says: one patient may lie in several splits. {WAYS}."
     ]
 
