@@ -56,8 +56,8 @@ def _doubts(names: list[str], args: argparse.Namespace) -> list[str]:
     """What speaks against each image being a group of its own."""
     if looks_like_one_sequence(names):
         return [
-            f"all file names begin as {shown(names[0], args)} does, so they may show one patient or sequence, but each image is "
-            f"a group of its own, and neighbours lie in different splits: {WAYS}."
+            f"all file names begin as {shown(names[0], args)} does, so they may show one patient or sequence, but "
+            f"each image is a group of its own, and neighbours lie in different splits: {WAYS}."
         ]
     try:
         alike = list(filter(None, guess_groups(names)[0]))
@@ -67,8 +67,8 @@ def _doubts(names: list[str], args: argparse.Namespace) -> list[str]:
         return []
     group, count = Counter(alike).most_common(1)[0]
     return [
-        f"file names look like patients or sequences ({count} begin with {shown(group, args)}), but each image is a group of its "
-        f"own, as --group-from image says: one patient may lie in several splits. {WAYS}."
+        f"file names look like patients or sequences ({count} begin with {shown(group, args)}), but each image is a "
+        f"group of its own, as --group-from image says: one patient may lie in several splits. {WAYS}."
     ]
 
 
