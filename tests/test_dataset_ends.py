@@ -170,8 +170,17 @@ def test_nothing_is_written_outside_whatever_a_file_is_called(tmp_path, capsys, 
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_the_disk_of_a_reader_that_goes_away_is_left_clean(tmp_path, monkeypatch):
-    """An error inside the last step leaves neither the new folder nor a part of it, and keeps the old one."""
+def test_overwrite_never_takes_files_that_no_builder_wrote(tmp_path):
+    files = {f"in/train/{kind}/1.png": encode(disc(5)) for kind in ("images", "masks")}
+    source, out = write_folder(tmp_path, files) / "in", tmp_path / "out"
+    folder.main([str(source), "--out", str(out)])
+    source.rename(out / "raw")  # the source itself lies in the folder that would be replaced
+    with pytest.raises(FileExistsError, match="holds 'raw' too"):
+        folder.main([str(out / "raw"), "--out", str(out), "--overwrite"])
+    assert (out / "raw/train/images/1.png").is_file()
+
+
+def test_a_disk_that_fills_at_the_last_step_keeps_the_old_folder(tmp_path, monkeypatch):
     files = {f"train/{kind}/1.png": encode(np.full((16, 16), 255, np.uint8)) for kind in ("images", "masks")}
     source, out = str(write_folder(tmp_path / "in", files)), tmp_path / "out"
     folder.main([source, "--out", str(out)])

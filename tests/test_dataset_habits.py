@@ -253,4 +253,5 @@ def test_help_explains_every_option_with_its_default(capsys):
             main([builder, "--help"])
         text = capsys.readouterr().out.partition("options:")[2]
         for entry in text.split("\n  --")[1:]:
-            assert "default: " in entry or "required" in entry, entry
+            entry = " ".join(entry.split())
+            assert "(default: " in entry or "required)" in entry, entry

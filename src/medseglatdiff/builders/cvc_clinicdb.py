@@ -70,8 +70,8 @@ def main(argv: list[str] | None = None) -> Path:
         "--split",
         choices=("sequences", "frames"),
         default="sequences",
-        help="what is dealt out; frames, as much of the literature does, puts near copies of training images into test, "
-        "for comparison only (default: %(default)s)",
+        help="what is dealt out; frames, as much of the literature does, puts near copies of training images into "
+        "test: for comparison only (default: %(default)s)",
     )
     args = options.parse_args(argv)
     source = Source(args.sources)

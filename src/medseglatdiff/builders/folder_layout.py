@@ -157,9 +157,10 @@ def _rater_of_folder(folder: str) -> str:
     """What follows "masks": a number, a name or nothing."""
     named = re.search(r"masks?[_\-. ]*(.*)$", folder, re.IGNORECASE)
     rater = named[1].strip() if named else ""
-    if rater.casefold() in SPLIT_OF_WORD:
+    words = set(name_words(rater))
+    if words & SPLIT_OF_WORD.keys():
         return ""
-    if set(name_words(rater)) & NOT_A_RATER:
+    if words & NOT_A_RATER:
         raise ValueError(f"{folder!r} does not look like a rater's masks: {WAYS}, or take it out of `sources`.")
     return rater
 

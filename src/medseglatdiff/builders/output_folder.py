@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+WRITTEN = ("README.md", "contact_sheet.png", "data", "report.json", ".DS_Store", "Thumbs.db", "desktop.ini")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -40,6 +41,11 @@ def _check(out: Path, overwrite: bool):
     if out.exists() and not (overwrite and (out / "report.json").is_file()):
         advice = "--overwrite replaces only data sets built here" if overwrite else "--overwrite replaces it"
         raise FileExistsError(f"`--out` must not exist yet, but {str(out)!r} does; {advice}.")
+    others = sorted(path.name for path in out.iterdir() if path.name not in WRITTEN) if out.exists() else []
+    if others:
+        raise FileExistsError(
+            f"--overwrite replaces only what was built, but {str(out)!r} holds {', '.join(map(repr, others[:3]))} too."
+        )
 
 
 @contextmanager

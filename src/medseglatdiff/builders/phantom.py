@@ -20,9 +20,7 @@ def main(argv: list[str] | None = None) -> Path:
     options = parser(__doc__, "phantom")
     numbers = {"type": positive, "metavar": "N"}
     options.add_argument("--num-rows", **numbers, default=1000, help="images to draw (default: %(default)s)")
-    options.add_argument(
-        "--size", **numbers, default=128, help="pixels of each side, 16 or more (default: %(default)s)"
-    )
+    options.add_argument("--size", **numbers, default=128, help="pixels of each side, 16 at least (default: 128)")
     options.add_argument("--num-raters", **numbers, default=4, help="masks of each image (default: %(default)s)")
     options.add_argument("--seed", type=int, default=0, help="another seed, other phantoms (default: %(default)s)")
     args = options.parse_args(argv)

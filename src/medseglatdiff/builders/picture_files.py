@@ -61,12 +61,12 @@ def read_picture(source: Source, name: str, modes: tuple[str, ...] = ()) -> Pict
         raise BadFile(name, "empty (zero bytes)")
     try:
         stripped, removed = strip_metadata(data)
-        turned = _is_turned(data) if "EXIF" in removed else False
         with PIL.Image.open(io.BytesIO(stripped)) as image:
             frames, mode, kind = getattr(image, "n_frames", 1), image.mode, image.format
             pixels = np.asarray(image if not modes or mode in modes else image.convert(modes[0]))
             removed |= _metadata_of(image) if kind not in ("PNG", "JPEG") else set()
-            removed |= {"orientation"} if turned or _is_turned(stripped) else set()
+        if "EXIF" in removed or kind == "TIFF":  # whose orientation is a tag beside others
+            removed |= {"orientation"} if _is_turned(data) else set()
     except Exception as error:  # on damaged bytes decoders raise nearly anything
         reason = str(error).replace("cannot identify image file <_io.BytesIO object", "no image <").split(" <")[0]
         raise BadFile(name, f"cannot be decoded: {reason}") from error
