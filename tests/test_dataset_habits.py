@@ -2,13 +2,22 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from dataset_fixtures import disc, encode, nothing_left, rows_of, write_folder, write_zip
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from medseglatdiff.builders import folder
+from medseglatdiff.builders.archives import Source
+from medseglatdiff.builders.command import main
+from medseglatdiff.builders.folder_layout import Entry
+from medseglatdiff.builders.folder_tables import metadata_entries, with_tables
+from medseglatdiff.builders.tables import TABLES
+from medseglatdiff.data.groups import SPLITS
 
 IMAGE, MASK = encode(disc(6)), encode(disc(3))
 COMPOSED, DECOMPOSED = "M\u00fcller", "Mu\u0308ller"
@@ -230,6 +239,27 @@ def test_dicom_without_suffix_is_read(tmp_path):
     assert list(rows) == ["IM0001"] and rows["IM0001"]["image"].size == (128, 128)
 
 
+TABLE_TEXT = st.text(st.sampled_from('abfile_namesplit,;\t\n\r"{}[]:\ufeff\0 01é\\/.'), max_size=80).map(str.encode)
+BEGINNINGS = st.sampled_from(
+    [b"file_name,split\n", b"file\tgroup\n", b'{"file_name": "a", "split": ', b"file_name,mask\n", b""]
+)
+
+
+@given(
+    BEGINNINGS, st.binary(max_size=40) | TABLE_TEXT, st.sampled_from(TABLES), st.sampled_from(["metadata", "splits"])
+)
+@settings(max_examples=200, deadline=None)
+def test_any_table_is_read_or_refused(beginning, rest, suffix, stem):
+    with tempfile.TemporaryDirectory() as folder_name:
+        source = Source([write_folder(Path(folder_name, "in"), {f"{stem}{suffix}": beginning + rest, "a.png": IMAGE})])
+        entries = [Entry("in/a.png", ("in/a.png",), "a", "a")]
+        for read in (lambda: with_tables(entries, source)[0], lambda: metadata_entries(source, True)):
+            try:
+                assert all(entry.split in (None, *SPLITS) for entry in read())
+            except ValueError as error:
+                assert str(error)
+
+
 def test_report_flags_masks_that_are_full_empty_or_copies(tmp_path):
     nearly = np.full((16, 16), 255, np.uint8)
     nearly[0, :3] = 0
@@ -247,8 +277,6 @@ def test_report_flags_masks_that_are_full_empty_or_copies(tmp_path):
 
 def test_help_explains_every_option_with_its_default(capsys):
     for builder in ("folder", "phantom", "lidc-idri", "cvc-clinicdb", "isic2018"):
-        from medseglatdiff.builders.command import main
-
         with pytest.raises(SystemExit):
             main([builder, "--help"])
         text = capsys.readouterr().out.partition("options:")[2]

@@ -70,6 +70,11 @@ OPTIONS = {
     "folder": (["--group-from", "folder"], [f"{kind}/{n}" for kind in ("old", "new", "odd") for n in range(9)], 3),
     "image": (["--group-from", "image"], [f"{kind}/{n}" for kind in ("old", "new") for n in range(20)], 40),
     "name": (["--group-from", "name"], [f"a{n}_{k}" for n in range(20) for k in (1, 2)], 20),
+    "name in subfolders": (
+        ["--group-from", "name"],
+        [f"{kind}/a{n}_{k}" for n in range(20) for k, kind in enumerate(("new", "old"))],
+        20,
+    ),
     "pattern": (["--group-pattern", "^(...)"], [f"{n:03d}{k}" for n in range(20) for k in "ab"], 20),
     "pattern on folders": (["--group-pattern", "/(p[0-9]+)/"], [f"a/p{n}/{k}" for n in range(20) for k in (1, 2)], 20),
 }

@@ -37,8 +37,9 @@ def with_groups(entries: list[Entry], args: argparse.Namespace) -> tuple[list[En
     names = [entry.name for entry in unnamed]
     groups, taken = [None] * len(names), "each image on its own"
     if args.group_from != "image":
-        groups, taken = guess_groups(names)
-        if args.group_from == "name" and not any(groups):
+        by_name = args.group_from == "name"
+        groups, taken = guess_groups([name.rpartition("/")[2] for name in names] if by_name else names)
+        if by_name and not any(groups):
             raise ValueError("`--group-from name` needs names that share beginnings, as `patient03_slice12` does.")
     warnings = [] if any(groups) else _doubts(names, args)
     ids = iter(group or entry.image_id for group, entry in zip(groups, unnamed, strict=True))
