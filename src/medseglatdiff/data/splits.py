@@ -1,4 +1,4 @@
-"""The column contract, a split held in memory, and batches whose randomness depends on seed and position alone."""
+"""The column contract, a split held in memory, and an order of its rows that depends on the seed alone."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from ..metrics import as_labels, as_masks
-from .augmentation import colour_jitter, dihedral, random_affine
 from .groups import guess_groups, names_below
 from .images import preprocess
+from .packing import is_packed, open_packed
 from .phantom import phantom_rows
 
 COLUMNS = ("image", "masks", "image_id", "group_id")
@@ -27,8 +27,8 @@ def open_split(
     """The rows of a split, by the column contract.
 
     Args:
-        dataset (`str`): a folder, a Hub id, a builder of `load_dataset` such as `"imagefolder"`, or `"phantom"` for
-            the built-in phantoms.
+        dataset (`str`): a folder, a Hub id, a builder of `load_dataset` such as `"imagefolder"`, a file that
+            `medseglatdiff dataset pack` wrote, or `"phantom"` for the built-in phantoms.
         split (`str`): `"train"`, `"validation"` or `"test"`.
         sample_size (`int`, *optional*, defaults to 128): side of the phantoms, in pixels.
         data_dir (`str`, *optional*): where a builder's files lie.
@@ -42,6 +42,8 @@ def open_split(
             raise ValueError(f"`split` must be one of {', '.join(PHANTOM_ROWS)}, but was {split!r}.")
         seed = list(PHANTOM_ROWS).index(split)
         return list(phantom_rows(PHANTOM_ROWS[split], sample_size, seed=seed, num_classes=num_classes))
+    if is_packed(dataset):
+        return open_packed(dataset, split)
     try:
         from datasets import Image, load_dataset
     except ImportError as error:
@@ -189,51 +191,6 @@ class SegmentationSplit:
         """The label that most raters gave each pixel, uint8 `(S, S)`; of equally many the higher: half is enough."""
         votes = one_hot(self.raters(row).long(), self.num_classes).sum(dim=0)  # [1 + K, S, S]
         return self.num_classes - votes.flip(0).max(dim=0).indices.to(torch.uint8)
-
-    def batch(
-        self,
-        rows: Sequence[int],
-        generators: list[torch.Generator],
-        affine: float = 0.0,
-        target: str = "random_rater",
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """A random rater's mask of each row with its image, both under the same random symmetry and, where
-        `affine` > 0, under the same `random_affine`; colours vary too. With the `target` "consensus" the mask is the
-        majority's.
-
-        Returns:
-            images in [-1, 1], float32 `(B, C, S, S)`, and labels, int64 `(B, S, S)`.
-        """
-        images, labels = [], []
-        for image, row, generator in zip(self.pixels(rows), rows, generators, strict=True):
-            raters = self.raters(row)  # [R, S, S]
-            rater = torch.randint(len(raters), (), generator=generator)
-            mask = raters[rater] if target == "random_rater" else self.consensus(row)  # [S, S]
-            image, mask = self._augment(image, mask[None], generator, affine)  # [C, S, S], [1, S, S]
-            images.append(image)
-            labels.append(mask)
-        return torch.stack(images), torch.cat(labels)
-
-    def batch_of_raters(
-        self, rows: Sequence[int], generators: list[torch.Generator], affine: float = 0.0
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """As `batch`, with all raters' masks: images `(B, C, S, S)`, and a list of labels, int64 `(R, S, S)`."""
-        entries = zip(self.pixels(rows), rows, generators, strict=True)
-        pairs = [self._augment(image, self.raters(row), generator, affine) for image, row, generator in entries]
-        images, labels = zip(*pairs, strict=True)
-        return torch.stack(images), list(labels)
-
-    def _augment(self, image, masks, generator, affine) -> tuple[torch.Tensor, torch.Tensor]:
-        """An image `(C, S, S)` and labels `(R, S, S)` under one random symmetry and one random affine map."""
-        symmetry = int(torch.randint(8, (), generator=generator))
-        image = dihedral(colour_jitter(image, generator), symmetry)  # [C, S, S]
-        masks = dihedral(masks, symmetry).long()  # [R, S, S]
-        if not affine:
-            return image, masks
-        shares = one_hot(masks, self.num_classes).flatten(0, 1)  # [R * (1 + K), S, S]
-        warped = random_affine(torch.cat([image, shares]), affine, generator)  # [C + R * (1 + K), S, S]
-        # `max`: over a strided dimension `argmax` takes a CPU 15 times as long, most of what a sample costs
-        return warped[: len(image)], warped[len(image) :].unflatten(0, (len(masks), -1)).max(dim=1).indices
 
 
 def load_split(
