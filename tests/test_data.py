@@ -124,7 +124,8 @@ def test_imagefolder_keeps_what_its_metadata_says(tmp_path):
     pytest.importorskip("datasets")
     names = [{"file_name": f"{n}.png", "mask_file_names": [f"m/{n}.png"], "image_id": f"i{n}"} for n in range(3)]
     splits = ("train", "test", "train")
-    lines = [{**name, "group_id": "p", "split": split} for name, split in zip(names, splits, strict=True)]
+    groups = {"train": "p", "test": "q"}
+    lines = [{**name, "group_id": groups[split], "split": split} for name, split in zip(names, splits, strict=True)]
     folder = str(imagefolder(tmp_path / "d", lines))
     rows = open_split("imagefolder", "train", data_dir=folder)
     assert rows["image_id"] == ["i0", "i2"] and rows["group_id"] == ["p", "p"]

@@ -78,27 +78,9 @@ def prediction_target(
     )
 
 
-def min_snr_weights(scheduler: SchedulerMixin, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Loss weights min(SNR, gamma), expressed for the predicted quantity (Hang et al. 2023, arXiv 2303.09556, eq.
-    4-5).
-
-    The weight of the clean-latent error is min(SNR, gamma); an error of epsilon counts 1/SNR, one of v 1/(SNR + 1).
-    At a timestep of zero SNR the limit for epsilon is 1.
-    """
-    alpha = scheduler.alphas_cumprod.to(timesteps.device)[timesteps]  # [B]
-    snr = alpha / (1 - alpha)  # [B]
-    prediction_type = scheduler.config.prediction_type
-    if prediction_type == "epsilon":
-        return (gamma / snr).clamp(max=1.0)
-    return snr.clamp(max=gamma) / (snr + 1 if prediction_type == "v_prediction" else 1)
-
-
-def diffusion_loss(
-    prediction: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Mean squared error of the denoiser, each sample weighted by `weights`, `(batch,)`, where given."""
-    errors = (prediction.float() - target.float()).square().mean(dim=(1, 2, 3))  # [B]
-    return errors.mean() if weights is None else (weights * errors).mean()
+def diffusion_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of the denoiser, both of any same shape, computed in float32."""
+    return (prediction.float() - target.float()).square().mean()
 
 
 def straight_through(shares: torch.Tensor) -> torch.Tensor:

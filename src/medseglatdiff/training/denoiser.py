@@ -9,7 +9,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
 from ..data.splits import SegmentationSplit, one_hot
-from ..losses import diffusion_loss, min_snr_weights, prediction_target, weighted_cross_entropy
+from ..losses import diffusion_loss, prediction_target, weighted_cross_entropy
 from ..models.autoencoder import MedSegLatDiffVAE
 from ..models.unet import MedSegLatDiffUNet
 from ..pipeline.pipeline import MedSegLatDiffPipeline
@@ -85,7 +85,5 @@ class DenoiserStage(PipelineStage):
         # 3. predict and compare
         prediction, logits = module(images, noisy_latents, timesteps)
         target = prediction_target(self.scheduler, latents, noise, timesteps)  # [B*n, C, h, w]
-        gamma = self.config.min_snr_gamma
-        weights = None if gamma is None else min_snr_weights(self.scheduler, timesteps, gamma)  # [B*n]
         auxiliary = weighted_cross_entropy(logits, labels, torch.ones(logits.shape[1], device=device))
-        return diffusion_loss(prediction, target, weights) + self.config.auxiliary_weight * auxiliary
+        return diffusion_loss(prediction, target) + self.config.auxiliary_weight * auxiliary

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
 from .config import Config
+from .precision import resolve_precision
 from .progress import Progress
 from .publishing import Publisher
 from .saving import latest_checkpoint, save_checkpoint, write_json
@@ -60,7 +61,7 @@ def fit(
     folder = Path(config.output_dir) / stage.name
     checkpoint = latest_checkpoint(folder, config.resume)
     accelerator = Accelerator(
-        mixed_precision=config.mixed_precision,
+        mixed_precision=resolve_precision(config.mixed_precision),
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         log_with=config.tracker,
         project_dir=folder,

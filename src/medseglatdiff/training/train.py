@@ -9,10 +9,8 @@ loads.
 """
 
 import dataclasses
-import os
 from pathlib import Path
 
-import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env, set_seed
 
@@ -21,10 +19,14 @@ from ..models.autoencoder import MedSegLatDiffVAE
 from ..models.image_encoder import MedSegLatDiffImageEncoder
 from ..pipeline.pipeline import MedSegLatDiffPipeline
 from .autoencoders import ImageAutoencoderStage, MaskAutoencoderStage, MaskDecoderStage
-from .config import Config, parse_config
+from .checks import check_models
+from .config import Config
 from .denoiser import DenoiserStage, untrained_pipeline
 from .energy import EnergyStage
 from .fitting import fit
+from .launcher import use_threads
+from .parsing import parse_config
+from .precision import resolve_precision
 from .publishing import Publisher
 from .saving import (
     earlier_stages,
@@ -97,18 +99,20 @@ def train_energy(config: Config, train, validation, start: Path | str, publisher
 
 def run(config: Config):
     """Runs the stages that `config.stage` names; the others' results are read from `output_dir`."""
-    config = with_models_of_start(config)
+    precision = resolve_precision(config.mixed_precision)
+    config = dataclasses.replace(with_models_of_start(config), mixed_precision=precision)
+    check_models(config)
     output_dir = Path(config.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     if state.is_main_process:
         write_json(output_dir / "config.json", dataclasses.asdict(config))
-    torch.set_num_threads(max(1, os.cpu_count() // state.num_processes))  # `accelerate launch` leaves one thread
+    use_threads(state.num_processes)
     publisher = Publisher(config) if config.push_to_hub and state.is_main_process else None
     # 1. data
     shape = (config.num_channels, config.sample_size, config.num_classes, config.stretch)
     train, validation = (
-        load_split(open_split(config.dataset, split, config.sample_size, config.data_dir), *shape)
+        load_split(open_split(config.dataset, split, config.sample_size, config.data_dir, config.num_classes), *shape)
         for split in ("train", "validation")
     )
     # 2. mask autoencoder
