@@ -44,6 +44,16 @@ def test_a_split_that_leaks_is_told_from_ours(tmp_path, monkeypatch):
     assert protocol == "random frames, which leak: 7 of them; trained 45 core minutes"
 
 
+def test_intervals_of_few_groups_are_shown_only_where_their_method_covers():
+    bootstrap = {"dice": {"value": 0.5, "low": 0.25, "high": 0.75}}
+    named = {"dice": bootstrap["dice"] | {"interval": "t over groups"}}
+    none = {"dice": {"value": 0.5, "low": None, "high": None, "interval": None}}
+    assert readme_results.cells(bootstrap, ("dice",), 9) == readme_results.cells(none, ("dice",), 99) == ["0.500"]
+    assert readme_results.cells(bootstrap, ("dice",), 10) == ["0.500 (0.250-0.750)"]
+    assert readme_results.cells(named, ("dice", "ged"), 5) == ["0.500 (0.250-0.750)", ""]
+    assert readme_results.cells(named, ("dice",)) == ["0.500"]
+
+
 def test_a_training_by_steps_is_told_with_the_minutes_that_they_stand_for():
     members = [{"core_seconds": 600, "steps": 30}, {"core_seconds": 900, "steps": 30}]
     assert readme_results.core_minutes({"training": members}) == "25 core minutes"
