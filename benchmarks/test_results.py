@@ -55,3 +55,13 @@ def test_a_measure_that_one_entry_lacks_stays_empty_there():
     assert [cell.strip() for cell in header.split("|")[1:-1]] == ["masks", "Dice", "GED", "diversity"]
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
     assert cells == [["1", "0.500", "0.750", ""], ["2", "0.250", "0.500", "0.125"]]
+
+
+def test_intervals_of_few_groups_are_shown_only_where_their_method_covers():
+    bootstrap = {"dice": {"value": 0.5, "low": 0.25, "high": 0.75}}
+    named = {"dice": bootstrap["dice"] | {"interval": "t over groups"}}
+    none = {"dice": {"value": 0.5, "low": None, "high": None, "interval": None}}
+    assert readme_results.cells(bootstrap, ("dice",), 9) == readme_results.cells(none, ("dice",), 99) == ["0.500"]
+    assert readme_results.cells(bootstrap, ("dice",), 10) == ["0.500 (0.250-0.750)"]
+    assert readme_results.cells(named, ("dice", "ged"), 5) == ["0.500 (0.250-0.750)", ""]
+    assert readme_results.cells(named, ("dice",)) == ["0.500"]

@@ -226,3 +226,21 @@ def test_antithetic_masks_are_told(results, settings, dataset_card):
     for antithetic in (False, True):
         card = model_card(tiny_pipeline(), settings, {**results, "antithetic": antithetic}, **options)
         assert (told in str(card)) == antithetic
+
+
+def without_methods(entry):
+    """Results as they were before entries named the method of their interval."""
+    if isinstance(entry, dict):
+        return {name: without_methods(value) for name, value in entry.items() if name != "interval"}
+    return entry
+
+
+def test_intervals_are_named_and_those_that_cover_too_little_are_left_out(results):
+    facts = result_facts(results, "Nodules")
+    assert "95 % intervals, Student's t over 6 groups" in facts["summary"] and "[" in facts["tables"]["All metrics"]
+    old = without_methods(results)
+    facts = result_facts(old | {"num_groups": 5}, "Nodules")
+    assert "No intervals: 5 groups are too few" in facts["summary"]
+    assert not any("[" in table for table in facts["tables"].values())
+    facts = result_facts(old | {"num_groups": 10}, "Nodules")
+    assert "95 % bootstrap intervals over 10 groups" in facts["summary"] and "[" in facts["tables"]["All metrics"]

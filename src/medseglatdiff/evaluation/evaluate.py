@@ -15,7 +15,6 @@ contact_sheet.png shows images of the data set: it is for your eyes, and `publis
 import argparse
 import hashlib
 import json
-import os
 import resource
 import shutil
 import sys
@@ -32,7 +31,7 @@ from accelerate.utils import gather_object
 
 from ..data.splits import open_split
 from ..pipeline.pipeline import MedSegLatDiffPipeline
-from ..training.commands import Parser, progress_bar, public_command, public_name, whole_number
+from ..training.commands import Parser, progress_bar, public_command, public_name, whole_number, write_atomically
 from ..training.launcher import use_threads
 from ..training.provenance import git_commit, hardware, versions
 from .contact_sheet import choose_examples, draw_contact_sheet
@@ -83,17 +82,6 @@ def load_pipeline(options: argparse.Namespace, accelerator: Accelerator) -> MedS
         pipeline.scheduler = getattr(diffusers, options.scheduler).from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-def write_atomically(path: Path, write):
-    """Calls `write(partial)` and gives the file its name only when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_parts(folder: Path) -> list[dict]:

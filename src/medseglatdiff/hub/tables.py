@@ -17,9 +17,7 @@ def has_interval(entry: dict, num_groups: int) -> bool:
     Entries name the method, if any. Older ones do not: theirs is a percentile bootstrap over all `num_groups`, which
     covers too little below ten (tests/test_intervals.py).
     """
-    if "interval" in entry:
-        return entry["interval"] is not None
-    return num_groups >= 10
+    return entry["low"] is not None and ("interval" in entry or num_groups >= 10)
 
 
 def interval(entry: dict | None, num_groups: int) -> str:

@@ -87,6 +87,8 @@ AUTOENCODER = {
     "norm_num_groups": integer(1, 256),
     "bottleneck": one_of("kl", "vq"),
     "num_codes": integer(2, 65_536),
+    "decoder_block_out_channels": later(optional(several(integer(1, 2048), 1, 8))),
+    "decoder_layers_per_block": later(optional(integer(1, 16))),
     "latents_mean": optional(several(number(-1e6, 1e6), 1, 256)),
     "latents_std": optional(several(number(0, 1e6, above=True), 1, 256)),
 }
@@ -96,6 +98,15 @@ IMAGE_ENCODER = {
     "fused_channels": integer(1, 2048),
     "downsampling_factor": one_of(1, 2, 4, 8, 16, 32),
     "norm_num_groups": integer(1, 256),
+    "backbone": later(
+        Rule("a backbone's name or settings", lambda value: isinstance(value, str | Mapping) and bool(value))
+    ),
+    "backbone_strides": later(optional(several(integer(1, 64), 1, 8))),
+    "block_out_channels": later(several(integer(1, 2048), 1, 8)),
+    "layers_per_block": later(integer(1, 16)),
+    "dropout": later(number(0, 0.99)),
+    "decoder": later(flag()),
+    "num_classes": later(optional(integer(1, 254))),
 }
 UNET = {
     "sample_size": integer(1, 1024),

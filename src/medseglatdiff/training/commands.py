@@ -1,6 +1,7 @@
-"""What the commands `calibrate` and `evaluate` share: options, progress, tables, and names without anybody's paths."""
+"""What the commands `calibrate` and `evaluate` share: options, progress, tables, files, names without paths."""
 
 import argparse
+import os
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -59,6 +60,17 @@ def progress_bar(num_images: int, done: int, shown: bool) -> tqdm:
     """A bar that says "image 3 of 200"; `done` of them are there already."""
     form = "image {n_fmt} of {total_fmt} |{bar}| {elapsed} so far, {remaining} to go"
     return tqdm(total=num_images, initial=done, disable=not shown, bar_format=form)
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]):
+    """Calls `write(partial)` and gives the file its name only when it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
