@@ -36,9 +36,10 @@ from accelerate.utils import gather_object
 from scipy.optimize import isotonic_regression
 from tqdm import tqdm
 
+from ..data.files import write_json
 from ..data.splits import open_split
 from ..pipeline.pipeline import MedSegLatDiffPipeline
-from .provenance import git_commit
+from .provenance import git_commit, public
 from .tally import tally_rows
 
 RAMP = 1e-3  # share of a straight line in the calibration
@@ -129,11 +130,9 @@ def choose_spread(distances: np.ndarray, matched: np.ndarray, groups: list[str])
 
 
 def replace_settings(folder: Path, **settings):
-    """Writes settings into the folder's model_index.json, under a temporary name first."""
+    """Writes settings into the folder's model_index.json."""
     index = json.loads((folder / "model_index.json").read_text()) | settings
-    partial = folder / "model_index.json.partial"
-    partial.write_text(json.dumps(index, indent=2) + "\n")
-    partial.replace(folder / "model_index.json")
+    write_json(folder / "model_index.json", index)
 
 
 def main(arguments: list[str] | None = None):
@@ -174,7 +173,9 @@ def main(arguments: list[str] | None = None):
     else:
         calibration = None
     # 3. write
-    measured = {"command": f"accelerate launch -m medseglatdiff calibrate {shlex.join(arguments or sys.argv[1:])}"}
+    measured = {
+        "command": f"accelerate launch -m medseglatdiff calibrate {shlex.join(public(arguments or sys.argv[1:]))}"
+    }
     measured |= {"num_images": len(chosen), "num_masks": num_masks, "num_candidates": candidates}
     measured |= {"num_inference_steps": pipeline.config.default_num_inference_steps}
     measured |= {"mixed_precision": accelerator.mixed_precision}
@@ -185,7 +186,7 @@ def main(arguments: list[str] | None = None):
     measured |= {"dice_by_number": scores.mean(axis=0).tolist(), "number": number}
     measured |= {"dice_by_number_non_empty": scores[non_empty].mean(axis=0).tolist() if non_empty.any() else None}
     measured |= {"calibration": calibration, "threshold": threshold, "git_commit": git_commit()}
-    (options.pipeline / "calibration.json").write_text(json.dumps(measured, indent=2) + "\n")
+    write_json(options.pipeline / "calibration.json", measured)
     settings = dict(spread=spread, calibration=calibration, threshold=threshold)
     replace_settings(options.pipeline, default_num_candidates=pipeline.config.default_num_candidates, **settings)
     print(f"spread {spread}, of", json.dumps(measured["by_spread"]))
