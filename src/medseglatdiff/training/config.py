@@ -134,8 +134,8 @@ def parse_value(kind: type, text: str):
     return kind(text)
 
 
-def parse_config(arguments: list[str] | None = None) -> Config:
-    """Settings from `--config FILE.json` and the command line, which has the last word.
+def given_settings(arguments: list[str] | None = None) -> dict:
+    """What `--config FILE.json` and the command line, which has the last word, say: no defaults.
 
     Raises:
         ValueError: if the file holds a setting that does not exist.
@@ -152,4 +152,9 @@ def parse_config(arguments: list[str] | None = None) -> Config:
     unknown = set(settings) - {entry.name for entry in dataclasses.fields(Config)}
     if unknown:
         raise ValueError(f"`config` must hold known settings only, but {path} holds {sorted(unknown)}.")
-    return Config(**{**settings, **given})
+    return {**settings, **given}
+
+
+def parse_config(arguments: list[str] | None = None) -> Config:
+    """All settings, by `given_settings` and the defaults."""
+    return Config(**given_settings(arguments))

@@ -5,6 +5,7 @@ validated. The randomness of a sample depends on the seed and on its position in
 exact, and the number of processes changes nothing.
 """
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from ..metrics.overlap import dice, generalized_energy_distance
 from ..models.autoencoder import MedSegLatDiffVAE
 from ..pipeline.pipeline import MedSegLatDiffPipeline
 from .config import Config
+from .inheritance import pipeline_settings
 
 
 class Stage:
@@ -30,6 +32,13 @@ class Stage:
         target = self.config.target if self.name == "unet" else "random_rater"  # autoencoders see every rater's masks
         images, labels = self.train.batch(rows, generators, self.config.affine, target)  # [B, C, S, S], [B, S, S]
         return images, labels, generators
+
+    def fingerprint(self) -> str:
+        """Of all images and masks that it learns from."""
+        digest = hashlib.sha256()
+        for tensor in (self.train.images, self.train.labels, self.train.first):
+            digest.update(tensor.flatten().numpy())
+        return digest.hexdigest()[:16]
 
     def validation_rows(self) -> list[int]:
         """A fixed random choice of rows of the validation split."""
@@ -60,23 +69,19 @@ class PipelineStage(Stage):
         check_start(pipeline, config)
         super().__init__(config, train, validation)
         self.mask_vae, self.scheduler = pipeline.mask_vae.eval().requires_grad_(False), pipeline.scheduler
+        self.kept = {name: pipeline.config[name] for name in ("threshold", "default_num_candidates")}
         pipeline.image_encoder.requires_grad_(config.train_image_encoder)
         if isinstance(pipeline.image_encoder, MedSegLatDiffVAE):
             pipeline.image_encoder.decoder.requires_grad_(False)  # not used from here on
 
     def pipeline(self) -> MedSegLatDiffPipeline:
-        """The pipeline that these weights make."""
+        """The pipeline that these weights make, without what was chosen on validation for those before."""
         pipeline = MedSegLatDiffPipeline(
             image_encoder=self.module.image_encoder,
             mask_vae=self.mask_vae,
             unet=self.module.unet,
             scheduler=self.scheduler,
-            sample_size=self.config.sample_size,
-            default_num_masks=self.config.default_num_masks,
-            default_num_inference_steps=self.num_inference_steps,
-            stretch=self.config.stretch,
-            symmetries=self.config.symmetries,
-            antithetic=self.config.antithetic,
+            **pipeline_settings(self.config) | {"default_num_inference_steps": self.num_inference_steps} | self.kept,
         )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
