@@ -208,6 +208,7 @@ def record_of(stages: dict[str, dict], **config) -> dict:
 
 
 CONSENSUS, RANDOM, NEW = {"target": "consensus"}, {"target": "random_rater"}, ({}, {})
+START = {"start_from": "the/start"}
 CARDS = [
     ({"mask_vae": NEW, "unet": (RANDOM, {})}, "A random rater's mask at every step;"),
     (
@@ -223,6 +224,8 @@ CARDS = [
     ({"mask_vae": NEW, "energy": ({"energy_masks": 3, "energy_inference_steps": 5}, {})}, "the sampler of 5 steps"),
     ({"mask_vae": NEW, "energy": ({"energy_masks": 3}, {})}, "of 3 hypotheses an image"),
     ({"mask_vae": ({"mask_loss": "dice"}, {}), "unet": NEW}, "Mask loss dice;"),
+    ({"energy": NEW}, "All raters' masks of an image at every step;"),
+    ({"start/unet": ({"image_encoder": {}}, {}), "unet": (START, {})}, "starts from ImageNet weights."),
     (
         {"mask_vae": NEW, "unet": ({}, {"set_back": {"threshold": 0.25, "spread": 0.8}})},
         "What had been chosen on validation for the weights before was set back: `threshold`, `spread`.",
@@ -235,3 +238,8 @@ CARDS = [
 def test_the_card_says_what_was_done(stages, sentence):
     facts = training_facts(record_of(stages, start_from="the/start"))
     assert sentence in facts["summary"] + facts["stages"]
+
+
+def test_the_card_says_nothing_that_nobody_knows():
+    facts = training_facts(record_of({"energy": ({"image_encoder": {}} | START, {})}, start_from="the/start"))
+    assert "ImageNet" not in facts["summary"] and "random rater" not in facts["summary"]

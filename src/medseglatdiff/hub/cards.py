@@ -97,6 +97,8 @@ def last_settings(stages: dict[str, dict], *kinds: str) -> dict:
 def rater_rule(stages: dict[str, dict]) -> str:
     """Which of the raters' masks each stage learned from."""
     targets = {name: run["settings"]["target"] for name, run in stages.items() if name.split("/")[-1] == "unet"}
+    if stages and {name.split("/")[-1] for name in stages} == {"energy"}:
+        return "All raters' masks of an image at every step"
     if set(targets.values()) <= {"random_rater"}:
         return "A random rater's mask at every step"
     if len(set(targets.values())) == 1:
@@ -122,7 +124,9 @@ def training_facts(settings: dict) -> dict[str, str]:
     settings = read_record(settings)
     config, rows, stages = settings["config"], settings["rows"], settings["stages"]
     denoiser = last_settings(stages, "unet") or config
-    features = " The image encoder starts from ImageNet weights." if denoiser.get("image_encoder") else ""
+    denoisers = [run["settings"] for name, run in stages.items() if name.split("/")[-1] == "unet"]
+    pretrained = any(own["image_encoder"] is not None and not own["start_from"] for own in denoisers)
+    features = " The image encoder starts from ImageNet weights." if pretrained else ""
     features += start_fact(settings)
     if energy := last_settings(stages, "energy"):
         features += (
