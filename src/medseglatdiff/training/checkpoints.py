@@ -75,7 +75,7 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
     Raises:
         ValueError: if there are checkpoints, but none is whole.
     """
-    skipped = []
+    skipped: list[str] = []
     for checkpoint in reversed(checkpoints(folder)):
         problem = damage(checkpoint)
         if problem is None:
@@ -111,7 +111,7 @@ def save_checkpoint(accelerator: Accelerator, training: Training, config: Config
             "optimizer": {f"{index}.{name}": value for index, own in moments.items() for name, value in own.items()},
             "random": {f"{index}.{kind}": value for index, own in enumerate(everyones) for kind, value in own.items()},
         }
-        state = {"progress": training.progress.state_dict(), "settings": settings_record(config)}
+        state: dict = {"progress": training.progress.state_dict(), "settings": settings_record(config)}
         state |= {"num_processes": accelerator.num_processes, "data": training.data}
         state["scaler"] = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
         write_checkpoint(folder, training.progress.step, tensors, state)
@@ -170,7 +170,7 @@ def restore(accelerator: Accelerator, training: Training, checkpoint: Path):
         raise ValueError(f"`dataset` must be what {checkpoint} was trained on, but holds other images or masks.")
     with naming(checkpoint):
         tensors = {name: load_file(checkpoint / f"{name}.safetensors") for name in TENSORS}
-        moments = {}
+        moments: dict[int, dict[str, torch.Tensor]] = {}
         for key, value in tensors["optimizer"].items():
             index, name = key.split(".")
             moments.setdefault(int(index), {})[name] = value

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..data.splits import SegmentationSplit, rows_at, seeded_generator
 from ..metrics.overlap import dice, generalized_energy_distance
@@ -20,7 +21,14 @@ from .inheritance import pipeline_settings
 
 
 class Stage:
-    """What all stages share: the stream of training batches, and validation over rows split among processes."""
+    """What all stages share: the stream of training batches, and validation over rows split among processes.
+
+    A subclass sets `name`, that of its folder, `salt`, which sets its random numbers apart, and `module`.
+    """
+
+    name: str
+    salt: int
+    module: nn.Module
 
     def __init__(self, config: Config, train: SegmentationSplit, validation: SegmentationSplit):
         self.config, self.train, self.validation = config, train, validation
@@ -33,11 +41,19 @@ class Stage:
         images, labels = self.train.batch(rows, generators, self.config.affine, target)  # [B, C, S, S], [B, S, S]
         return images, labels, generators
 
+    def loss(self, module: nn.Module, positions: Sequence[int], device: torch.device) -> torch.Tensor:
+        """The mean loss, a scalar, of the samples at these positions; `module` may be wrapped by Accelerate."""
+        raise NotImplementedError
+
+    def validate(self, rows: Sequence[int]) -> list[dict]:
+        """For each row its measures by name, of which `score` is best when lowest."""
+        raise NotImplementedError
+
     def fingerprint(self) -> str:
         """Of all images and masks that it learns from."""
         digest = hashlib.sha256()
         for tensor in (self.train.images, self.train.labels, self.train.first):
-            digest.update(tensor.flatten().numpy())
+            digest.update(tensor.flatten().numpy().data)
         return digest.hexdigest()[:16]
 
     def validation_rows(self) -> list[int]:

@@ -1,7 +1,7 @@
 """Trains mask autoencoder, image autoencoder, denoiser and at last the whole sampler, and saves a pipeline.
 
-    accelerate launch training/train.py
-    accelerate launch training/train.py --config training/configs/lidc_idri.json [--stage unet] [--resume]
+    medseglatdiff train
+    accelerate launch --quiet training/train.py --config training/configs/lidc_idri.json [--stage unet] [--resume]
 
 Every file of a run lies in its `output_dir`: a folder per stage with `checkpoint-N`, `best.safetensors`, the
 finished models and the tracker's logs, and at the end `pipeline/`, which `MedSegLatDiffPipeline.from_pretrained`
@@ -127,13 +127,13 @@ def load_start(start: str | Path) -> tuple[MedSegLatDiffPipeline, dict[str, dict
 
 def train_denoiser(run: Run, folder: Path):
     """Trains the denoiser of a new pipeline, or that of `start_from` on, and saves the pipeline to `folder`."""
-    config, dropped = run.config, {}
+    config = run.config
     if config.start_from:
         pipeline, earlier, dropped = load_start(config.start_from)
     else:
         mask_vae = MedSegLatDiffVAE.from_pretrained(run.output_dir / "mask_vae" / "model")
         pipeline = untrained_pipeline(config, mask_vae, load_image_encoder(config, mask_vae.downsampling_factor))
-        earlier = read_stages(run.output_dir, "mask_vae", "image_vae")
+        earlier, dropped = read_stages(run.output_dir, "mask_vae", "image_vae"), {}
     stage = DenoiserStage(config, run.train, run.validation, pipeline.to(PartialState().device))
     fit(stage, config, config.unet_steps, config.unet_learning_rate, config.batch_size, run.publisher)
     run.save(stage.pipeline(), folder, earlier, "unet", dropped)
@@ -147,9 +147,9 @@ def train_energy(run: Run, start: Path | str):
     run.save(stage.pipeline(), run.output_dir / "pipeline", earlier, "energy", dropped)
 
 
-def train_mask_decoder(run: Run):
-    """Trains the mask decoder of `start_from` on, and saves that pipeline with it: no other weights of it change."""
-    config, (pipeline, earlier, dropped) = run.config, load_start(run.config.start_from)
+def train_mask_decoder(run: Run, start: str):
+    """Trains the mask decoder of the pipeline at `start` on, and saves that with it: no other weights of it change."""
+    config, (pipeline, earlier, dropped) = run.config, load_start(start)
     stage = MaskDecoderStage(config, run.train, run.validation, pipeline)
     fit(stage, config, config.mask_vae_steps, config.vae_learning_rate, config.batch_size)
     pipeline.register_to_config(**pipeline_settings(config))
@@ -170,9 +170,9 @@ def train_stages(run: Run, stages: list[str]) -> Path:
         elif name == "unet":
             train_denoiser(run, denoised)
         elif name == "energy":
-            train_energy(run, config.start_from if config.stage == "energy" and config.start_from else denoised)
-        else:
-            train_mask_decoder(run)
+            train_energy(run, (config.start_from if config.stage == "energy" else None) or denoised)
+        elif config.start_from:  # the stage mask_decoder always has one
+            train_mask_decoder(run, config.start_from)
     if name in ("mask_vae", "image_vae"):
         return run.output_dir / name / "model"
     return denoised if name == "unet" else pipeline
