@@ -27,9 +27,11 @@ from medseglatdiff.data.splits import load_split, open_split
 from medseglatdiff.evaluation.rows import measure_row, predict
 from medseglatdiff.evaluation.summary import summarize
 from medseglatdiff.training.autoencoders import ImageAutoencoderStage, MaskAutoencoderStage
-from medseglatdiff.training.config import Config, parse_config
+from medseglatdiff.training.config import Config
 from medseglatdiff.training.denoiser import DenoiserStage, untrained_pipeline
 from medseglatdiff.training.fitting import fit
+from medseglatdiff.training.launcher import use_threads
+from medseglatdiff.training.parsing import parse_config
 from medseglatdiff.training.precision import cpu_autocast, native_precision
 from medseglatdiff.training.provenance import git_commit, hardware, versions
 from medseglatdiff.training.train import load_image_encoder, train_autoencoder
@@ -151,6 +153,7 @@ def main():
     parser.add_argument("--num-masks", type=int, default=16)
     parser.add_argument("--sampling-steps", type=int, default=10)
     options = parser.parse_args()
+    use_threads()
     # 1. data
     config = parse_config(["--config", str(options.config)])
     shape = (config.num_channels, config.sample_size, config.num_classes, config.stretch)

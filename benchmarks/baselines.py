@@ -14,6 +14,7 @@ calibrate.py's rule. Interrupted, training goes on from its last checkpoint in o
 """
 
 import argparse
+import dataclasses
 import shlex
 import sys
 from pathlib import Path
@@ -32,7 +33,10 @@ from medseglatdiff.evaluation.summary import summarize
 from medseglatdiff.metrics import dice
 from medseglatdiff.pipeline.aggregation import binary_entropy
 from medseglatdiff.training.calibrate import choose_number
-from medseglatdiff.training.config import Config, parse_config
+from medseglatdiff.training.config import Config
+from medseglatdiff.training.launcher import use_threads
+from medseglatdiff.training.parsing import parse_config
+from medseglatdiff.training.precision import resolve_precision
 from medseglatdiff.training.provenance import git_commit, hardware, versions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -99,7 +103,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def main():
     options = parse_arguments()
+    use_threads()
     config = parse_config(["--config", str(options.config)])
+    config = dataclasses.replace(config, mixed_precision=resolve_precision(config.mixed_precision))
     dataset = Path(config.dataset).name
     name = options.network + (f"-ensemble-{options.members}" if options.members > 1 else "")
     name += "-monte-carlo" if options.monte_carlo else ""

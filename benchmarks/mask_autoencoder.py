@@ -28,7 +28,7 @@ from medseglatdiff.data.files import write_json
 from medseglatdiff.data.splits import SegmentationSplit, load_split, one_hot, open_split, seeded_generator
 from medseglatdiff.metrics import dice, iou
 from medseglatdiff.training.autoencoders import MaskAutoencoderStage
-from medseglatdiff.training.config import parse_config
+from medseglatdiff.training.parsing import parse_config
 from medseglatdiff.training.provenance import git_commit
 from medseglatdiff.training.train import train_autoencoder
 

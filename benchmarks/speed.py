@@ -55,10 +55,10 @@ def measure_training(options: argparse.Namespace) -> dict:
     from medseglatdiff import MedSegLatDiffPipeline
     from medseglatdiff.data.splits import load_split, open_split
     from medseglatdiff.training.autoencoders import ImageAutoencoderStage, MaskAutoencoderStage
-    from medseglatdiff.training.config import parse_config
     from medseglatdiff.training.denoiser import DenoiserStage
     from medseglatdiff.training.energy import EnergyStage
-    from medseglatdiff.training.precision import cpu_autocast
+    from medseglatdiff.training.parsing import parse_config
+    from medseglatdiff.training.precision import cpu_autocast, resolve_precision
 
     config = parse_config(["--config", str(options.config)])
     split = load_split(open_split("phantom", "train", config.sample_size), config.num_channels, config.sample_size)
@@ -75,7 +75,7 @@ def measure_training(options: argparse.Namespace) -> dict:
     for step in range(MEASURED_STEPS + 2):
         if step == 2:
             start = time.perf_counter()
-        with cpu_autocast(config.mixed_precision):
+        with cpu_autocast(resolve_precision(config.mixed_precision)):
             loss = stage.loss(stage.module, range(step * batch_size, (step + 1) * batch_size), torch.device("cpu"))
         loss.backward()
         optimizer.step()

@@ -1,7 +1,12 @@
 """The command line with a tiny saved pipeline: what it writes, prints, refuses and leaves behind."""
 
+import contextlib
+import errno
+import io
+import os
 import re
 import resource
+import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -11,8 +16,9 @@ import pytest
 import torch
 from conftest import tiny_pipeline
 
-from medseglatdiff import MedSegLatDiffPipeline
-from medseglatdiff.cli import main
+import medseglatdiff
+from medseglatdiff import MedSegLatDiffPipeline, cli
+from medseglatdiff.cli import COMMANDS, main
 from medseglatdiff.metrics import dice
 from medseglatdiff.pipeline.cases import case_names
 from medseglatdiff.pipeline.files import mean_pairwise_dice
@@ -204,6 +210,114 @@ def test_commands_that_lack_something_explain_themselves(words, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(words)
     assert "usage: medseglatdiff" in capsys.readouterr().err
+
+
+def test_an_unknown_command_suggests_the_nearest(capsys):
+    for word, hint in {
+        "segmnt": "did you mean segment?",
+        "eval": "did you mean evaluate?",
+        "x": "there are se",
+    }.items():
+        with pytest.raises(SystemExit, match="2"):
+            main([word])
+        assert f"there is no {word!r}; {hint}" in capsys.readouterr().err
+
+
+def test_version_and_help_of_all_commands(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"medseglatdiff {medseglatdiff.__version__}\n"
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    told = capsys.readouterr().out
+    for command, extra in COMMANDS.items():
+        line = next(line for line in told.splitlines() if line.startswith(f"  {command.__name__} "))
+        assert command.__doc__ in line and line.endswith(f"(extra `{extra}`)") == bool(extra)
+
+
+@pytest.mark.parametrize("command", ["segment", "info"])
+def test_help_gives_every_option_a_sentence_with_its_default(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    _, *options = re.split(r" (?=--[a-z])", told.split("show this help message and exit")[1])
+    assert len(options) >= {"segment": 6, "info": 0}[command]
+    assert [option for option in options if not re.search(r"\w+ \((required|default: [^)]+)\)$", option)] == []
+
+
+ENDS = {  # what a command raises: the exit code and what stands on stderr, or None for a traceback
+    "value": (ValueError("`x` must be 1,\n but was 2."), 2, "medseglatdiff: `x` must be 1, but was 2.\n"),
+    "file": (FileNotFoundError(2, "No such file", "a.png"), 2, "medseglatdiff: a.png: No such file\n"),
+    "our type": (TypeError("`x` must be an integer, but was 'a'."), 2, "medseglatdiff: `x` must be an integer, "),
+    "Ctrl-C": (KeyboardInterrupt(), 130, "medseglatdiff: interrupted\n"),
+    "extra": (ModuleNotFoundError("No module", name="tyro.conf"), 2, 'train needs the package tyro: pip install "m'),
+    "named extra": (
+        ImportError('needs `pip install "medseglatdiff[x]"`'),
+        2,
+        'needs `pip install "medseglatdiff[x]"`',
+    ),
+    "full": (
+        OSError(errno.ENOSPC, "No space", "/proc/a.png"),
+        2,
+        "medseglatdiff: no space left on /proc for /proc/a.png",
+    ),
+    "full, in words": (RuntimeError("I/O error: No space left on device (os error 28)"), 2, "No space left on device"),
+    "peer": (BrokenPipeError(errno.EPIPE, "Broken pipe"), 2, "medseglatdiff: [Errno 32] Broken pipe"),
+    "their type": (TypeError("unsupported operand"), None, None),
+    "our module": (ModuleNotFoundError("No module", name="medseglatdiff.lost"), None, None),
+    "attribute": (AttributeError("x"), None, None),
+    "assertion": (AssertionError("x"), None, None),
+    "key": (KeyError("x"), None, None),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_how_a_command_ends(case, monkeypatch, capfd):
+    error, code, told = ENDS[case]
+
+    def train(arguments: list[str]):
+        raise error
+
+    monkeypatch.setattr(cli, "COMMANDS", {train: "train"})
+    if code is None:
+        with pytest.raises(type(error)):
+            main(["train"])
+    else:
+        assert main(["train"]) == code
+        assert told in capfd.readouterr().err
+
+
+def test_a_full_disk_is_found_behind_the_error_that_it_led_to(tmp_path):
+    later = RuntimeError("unexpected pos 64")
+    later.__context__ = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "file"))
+    assert cli.full_disk(later, []).endswith(f" for {tmp_path / 'file'}")
+    assert cli.full_disk(RuntimeError("unexpected pos 64"), []) is None
+
+
+def test_a_reader_that_leaves_ends_a_command_quietly(model, monkeypatch, capfd):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert main(["info", str(model)]) == 141
+    assert "medseglatdiff" not in capfd.readouterr().err
+
+
+def test_an_output_without_space_is_a_mistake(model, monkeypatch, capfd):
+    stdout = open("/dev/full", "w")  # noqa: SIM115 (closing it fails, too)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert main(["info", str(model)]) == 2
+    assert "No space left on device" in capfd.readouterr().err
+    monkeypatch.undo()
+    with contextlib.suppress(OSError):
+        stdout.close()
+
+
+def test_an_encoding_without_a_character_does_not_end_a_command(scan, model, tmp_path, monkeypatch):
+    image, written = save_image(tmp_path / "größe.png"), io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    assert segment(image, model=model, out=tmp_path / "out", num_masks=1) == 0
+    assert f"{tmp_path}/gr??e.png -> ".encode() in written.getvalue()
 
 
 def test_mean_pairwise_dice_equals_a_loop():

@@ -46,7 +46,7 @@ def settings() -> dict:
         from medseglatdiff.training.config import Config
     run = {"step": 1234, "best_score": 0.5, "best_step": 1100, "wall_hours": 1.25, "cpu_hours": 2.5}
     return {
-        "config": dataclasses.asdict(Config()),
+        "config": dataclasses.asdict(Config(mixed_precision="no")),
         "stages": {"mask_vae": run, "image_vae": run, "unet": {**run, "step": 5678}, "energy": {**run, "step": 910}},
         "rows": {"train": 9641, "validation": 1410},
         "num_processes": 2,

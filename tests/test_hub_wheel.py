@@ -50,15 +50,25 @@ STORED_INDEX = {
 }
 
 
-def needed_by(distribution: str, found: dict) -> dict[str, metadata.Distribution]:
-    """The distributions that installing this one without extras brings, itself left out."""
+def needed_by(distribution: str, found: dict, extras: tuple[str, ...] = ()) -> dict[str, metadata.Distribution]:
+    """The distributions that installing this one with these extras brings, itself left out."""
     for text in metadata.requires(distribution) or []:
         requirement = Requirement(text)
         name = re.sub(r"[-_.]+", "-", requirement.name).lower()
-        if name not in found and (not requirement.marker or requirement.marker.evaluate({"extra": ""})):
+        wanted = not requirement.marker or any(requirement.marker.evaluate({"extra": own}) for own in ("", *extras))
+        if wanted and name not in found:
             found[name] = metadata.distribution(name)
-            needed_by(name, found)
+            needed_by(name, found, tuple(requirement.extras))
     return found
+
+
+def linked(environment: Path, distributions: dict[str, metadata.Distribution]):
+    """Links what these distributions installed into an environment, in place of downloading them."""
+    (packages,) = environment.glob("lib/python*/site-packages")
+    for distribution in distributions.values():
+        for name in {file.parts[0] for file in distribution.files} - {"..", "__pycache__"}:
+            if not (packages / name).exists():
+                (packages / name).symlink_to(Path(distribution.locate_file(name)).resolve())
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +96,7 @@ def test_wheel_alone_loads_by_id_and_segments(wheel, hub: Hub, folder, tmp_path)
     environment = tmp_path / "environment"
     venv.create(environment, with_pip=False, symlinks=True)
     python = environment / "bin" / "python"
-    (packages,) = environment.glob("lib/python*/site-packages")
-    for distribution in needed_by("medseglatdiff", {}).values():
-        for name in {file.parts[0] for file in distribution.files} - {"..", "__pycache__"}:
-            (packages / name).symlink_to(Path(distribution.locate_file(name)).resolve())
+    linked(environment, needed_by("medseglatdiff", {}))
     command = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", wheel]
     subprocess.run(command, check=True, timeout=100)
     # 2. load by id, from Python and from the command line

@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from medseglatdiff.training.config import Config
-from medseglatdiff.training.precision import native_precision
+from medseglatdiff.training.precision import native_precision, resolve_precision
 
 
 @pytest.mark.parametrize(("capability", "expected"), [("AVX512", "bf16"), ("AVX2", "no"), ("DEFAULT", "no")])
 def test_a_cpu_trains_in_bf16_only_where_it_need_not_imitate_it(monkeypatch, capability, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    assert native_precision() == Config().mixed_precision == expected
-    assert Config(mixed_precision="bf16").mixed_precision == "bf16"  # who names it gets it
+    assert native_precision() == resolve_precision(Config().mixed_precision) == expected
+    assert resolve_precision("bf16") == "bf16"  # who names it gets it
 
 
 @pytest.mark.parametrize("native", [True, False])

@@ -156,7 +156,7 @@ def test_nobodys_paths_get_into_a_saved_pipeline(tmp_path):
     config = Config(**{**TINY, **places, "data_dir": str(home / "files"), "stage": "unet"})
     save_pipeline(pipeline, config, home / "out" / "pipeline", ROWS, {"unet": {"settings": settings_record(config)}})
     files = [path for path in (home / "out" / "pipeline").rglob("*") if path.suffix == ".json"]
-    assert len(files) == 6 and not [path for path in files if "jane" in path.read_text()]
+    assert len(files) == 7 and not [path for path in files if "jane" in path.read_text()]
     record = json.loads((home / "out" / "pipeline" / "training.json").read_text())
     assert (record["config"]["dataset"], record["config"]["start_from"]) == ("data", "start")
 

@@ -4,8 +4,20 @@ Each command is imported only when it is called: `segment` and `info` need the c
 """
 
 import argparse
+import difflib
+import errno
+import io
+import os
+import select
+import shutil
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from . import __version__
+from .data.names import printable
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def segment(arguments: list[str]) -> int:
@@ -23,77 +35,159 @@ def info(arguments: list[str]):
 
 
 def dataset(arguments: list[str]):
-    """build a data set from an archive, a folder or phantoms (extra `train`)"""
+    """build a data set from an archive, a folder or phantoms"""
     from .builders.command import main
 
     main(arguments)
 
 
 def train(arguments: list[str]):
-    """train the stages of a pipeline (extra `train`)"""
+    """train the stages of a pipeline"""
     from .training.train import main
 
     main(arguments)
 
 
 def calibrate(arguments: list[str]):
-    """choose threshold, spread and calibration of a pipeline on the validation split (extra `train`)"""
+    """choose threshold, spread and calibration of a pipeline on the validation split"""
     from .training.calibrate import main
 
     main(arguments)
 
 
 def evaluate(arguments: list[str]):
-    """measure a pipeline over a split (extra `evaluate`)"""
+    """measure a pipeline over a split"""
     from .evaluation.evaluate import main
 
     main(arguments)
 
 
 def publish(arguments: list[str]):
-    """write the card of a pipeline and upload it to the Hub (extra `hub`)"""
+    """write the card of a pipeline and upload it to the Hub"""
     from .hub.command import main
 
     main(arguments)
 
 
 def demo(arguments: list[str]):
-    """serve the demo's page (extra `demo`)"""
+    """serve the demo's page"""
     from .demo.app import main
 
     main(arguments)
 
 
-COMMANDS: tuple[Callable[[list[str]], int | None], ...] = (
-    segment,
-    info,
-    dataset,
-    train,
-    calibrate,
-    evaluate,
-    publish,
-    demo,
-)
+Command = Callable[[list[str]], int | None]
+COMMANDS: dict[Command, str | None] = {  # and the extra that each needs
+    segment: None,
+    info: None,
+    dataset: "train",
+    train: "train",
+    calibrate: "train",
+    evaluate: "evaluate",
+    publish: "hub",
+    demo: "demo",
+}
+
+
+def find_command(name: str) -> Command:
+    """The command of this name; argparse's error suggests the nearest where there is none."""
+    commands = {command.__name__: command for command in COMMANDS}
+    if name not in commands:
+        near = difflib.get_close_matches(name, commands, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(commands)}"
+        raise argparse.ArgumentTypeError(f"there is no {name!r}; {hint}")
+    return commands[name]
+
+
+def parse_command(words: list[str]) -> Command:
+    """The command that the first word names."""
+    lines = [
+        f"  {command.__name__:<11}{command.__doc__}" + (f" (extra `{extra}`)" if extra else "")
+        for command, extra in COMMANDS.items()
+    ]
+    parser = argparse.ArgumentParser(
+        prog="medseglatdiff",
+        usage="medseglatdiff [-h] [--version] COMMAND ...",
+        description="Several plausible masks for a medical image.",
+        epilog="\n".join(
+            ["commands:", *lines, "", "`medseglatdiff COMMAND --help` explains a command and its options."]
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("command", type=find_command, metavar="COMMAND", help="what to do: one of those below")
+    return parser.parse_args(words[:1]).command
+
+
+def full_disk(error: BaseException | None, words: Sequence[str]) -> str | None:
+    """Which device is full and what did not fit, or `None` where an error and what led to it are about something else.
+
+    Libraries lose the file's name, or even the kind of error; what did not fit is then the first of the command's
+    paths whose device has less than a megabyte left.
+    """
+    while error and getattr(error, "errno", None) not in FULL and os.strerror(errno.ENOSPC) not in str(error):
+        error = error.__cause__ or error.__context__
+    if error is None:
+        return None
+    named = getattr(error, "filename", None)
+    for path in map(Path, [named] if named else [*words, "."]):
+        device = path.absolute()
+        while not device.is_mount():
+            device = device.parent
+        if named or shutil.disk_usage(device).free < 1_000_000:
+            return f"no space left on {device} for {path}"
+    return str(error)
+
+
+def mistake(error: Exception, command: Command) -> str | None:
+    """What the user did wrong, or `None` where the program is at fault, whose traceback then counts.
+
+    Files and values (OSError, ValueError) are the user's, and extras that are not installed (ImportError). So are the
+    package's type errors, which begin with the argument in backticks; others come from the depths of a library.
+    """
+    if isinstance(error, ModuleNotFoundError):
+        module = (error.name or "medseglatdiff").split(".")[0]
+        ours = module == "medseglatdiff" or COMMANDS[command] is None
+        install = f'pip install "medseglatdiff[{COMMANDS[command]}]"'
+        return None if ours else f"{command.__name__} needs the package {module}: {install}"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    known = isinstance(error, (ImportError, OSError, ValueError))
+    return str(error) if known or isinstance(error, TypeError) and str(error).startswith("`") else None
+
+
+def reader_left() -> bool:
+    """Whether nobody reads the output any more, as after `| head`; what is left of it is then thrown away."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    left = any(event & select.POLLERR for _, event in poll.poll(0))
+    if left:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return left
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; 0 if all went well, 2 after bad input, with one sentence on stderr that says what is wrong."""
-    parser = argparse.ArgumentParser(
-        prog="medseglatdiff",
-        description="Several plausible masks for a medical image.",
-        epilog="`medseglatdiff COMMAND --help` explains a command and its options.",
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        entry = commands.add_parser(command.__name__, help=command.__doc__, add_help=False)
-        entry.set_defaults(command=command)
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    command = parser.parse_args(arguments[:1]).command
+    """Runs a command: 0 if all went well, 2 after a user's mistake and 130 after Ctrl-C, each with one sentence on
+    stderr, 141 where nobody reads the output any more. Errors of the program itself are raised."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # where its encoding lacks a character
+    command = None
     try:
-        return command(arguments[1:]) or 0
-    except (ImportError, OSError, TypeError, ValueError) as error:
-        print(f"medseglatdiff: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        try:
+            command = parse_command(words)
+            return command(words[1:]) or 0
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         print("medseglatdiff: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and reader_left():
+            return 141
+        sentence = full_disk(error, words) or mistake(error, command)
+        if sentence is None:
+            raise
+        print(f"medseglatdiff: {printable(' '.join(sentence.split()))}", file=sys.stderr)
+        return 2

@@ -78,27 +78,9 @@ def prediction_target(
     )
 
 
-def min_snr_weights(scheduler: SchedulerMixin, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Loss weights min(SNR, gamma), expressed for the predicted quantity (Hang et al. 2023, arXiv 2303.09556, eq.
-    4-5).
-
-    The weight of the clean-latent error is min(SNR, gamma); an error of epsilon counts 1/SNR, one of v 1/(SNR + 1).
-    At a timestep of zero SNR the limit for epsilon is 1.
-    """
-    alpha = scheduler.alphas_cumprod.to(timesteps.device)[timesteps]  # [B]
-    snr = alpha / (1 - alpha)  # [B]
-    prediction_type = scheduler.config.prediction_type
-    if prediction_type == "epsilon":
-        return (gamma / snr).clamp(max=1.0)
-    return snr.clamp(max=gamma) / (snr + 1 if prediction_type == "v_prediction" else 1)
-
-
-def diffusion_loss(
-    prediction: torch.Tensor, target: torch.Tensor, weights: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Mean squared error of the denoiser, each sample weighted by `weights`, `(batch,)`, where given."""
-    errors = (prediction.float() - target.float()).square().mean(dim=(1, 2, 3))  # [B]
-    return errors.mean() if weights is None else (weights * errors).mean()
+def diffusion_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean squared error of the denoiser, both of any same shape, computed in float32."""
+    return (prediction.float() - target.float()).square().mean()
 
 
 def straight_through(shares: torch.Tensor) -> torch.Tensor:
@@ -115,28 +97,35 @@ def straight_through(shares: torch.Tensor) -> torch.Tensor:
 
 
 def jaccard_distances(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Pairwise 1 - IoU, `(M, N)`, of binary masks `(M, K, H, W)` and `(N, K, H, W)`, linear in each pixel's share.
+    """Pairwise 1 - IoU, `(..., M, N)`, of binary masks `(..., M, K, H, W)` and `(..., N, K, H, W)`, linear in each
+    pixel's share.
 
     IoU = sum(ab) / sum(a + b - ab), both sums with one pixel more, which makes two empty masks equal; of several
     classes the mean counts. Products, not minima: at binary masks a minimum has no gradient worth following.
     """
-    first, second = (masks.float().flatten(2).movedim(1, 0) for masks in (first, second))  # [K, M, HW], [K, N, HW]
+    # [..., K, M, HW], [..., K, N, HW]
+    first, second = (masks.float().flatten(-2).transpose(-3, -2) for masks in (first, second))
     with torch.autocast(first.device.type, enabled=False):  # half precision cannot count pixels
-        both = first @ second.mT  # [K, M, N]
-    either = first.sum(dim=-1)[:, :, None] + second.sum(dim=-1)[:, None] - both  # [K, M, N]
-    return (1 - (both + 1) / (either + 1)).mean(dim=0)  # [M, N]
+        both = first @ second.mT  # [..., K, M, N]
+    either = first.sum(dim=-1)[..., :, None] + second.sum(dim=-1)[..., None, :] - both  # [..., K, M, N]
+    return (1 - (both + 1) / (either + 1)).mean(dim=-3)  # [..., M, N]
 
 
-def energy_score(samples: torch.Tensor, raters: torch.Tensor) -> torch.Tensor:
-    """2 E[d(S, Y)] - E[d(S, S')] over distinct samples: a proper score of the distribution that they come from.
+def energy_score(samples: torch.Tensor, raters: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """2 E[d(S, Y)] - E[d(S, S')] over distinct samples, `(...)`: a proper score of the distribution that they come
+    from.
 
     It is the generalised energy distance without the raters' own term, which no model changes, and unbiased in the
     number of samples (Gneiting & Raftery 2007, eq. 22, with d of `jaccard_distances`).
 
     Args:
-        samples (`torch.Tensor` of shape `(M, K, H, W)`): masks of the foreground classes, M at least 2.
-        raters (`torch.Tensor` of shape `(R, K, H, W)`): the raters' masks, one-hot.
+        samples (`torch.Tensor` of shape `(..., M, K, H, W)`): masks of the foreground classes, M at least 2.
+        raters (`torch.Tensor` of shape `(..., R, K, H, W)`): the raters' masks, one-hot.
+        weights (`torch.Tensor` of shape `(..., R)`, *optional*): how much each rater counts, with the sum 1; if
+            `None` all alike.
     """
-    among = jaccard_distances(samples, samples)  # [M, M]
-    distinct = (among.sum() - among.diagonal().sum()) / (len(samples) * (len(samples) - 1))
-    return 2 * jaccard_distances(samples, raters).mean() - distinct
+    among, count = jaccard_distances(samples, samples), samples.shape[-4]  # [..., M, M]
+    distinct = (among.sum(dim=(-2, -1)) - among.diagonal(dim1=-2, dim2=-1).sum(dim=-1)) / (count * (count - 1))
+    to_raters = jaccard_distances(samples, raters).mean(dim=-2)  # [..., R]
+    to_truth = to_raters.mean(dim=-1) if weights is None else (weights * to_raters).sum(dim=-1)
+    return 2 * to_truth - distinct

@@ -25,7 +25,7 @@ def load_pipeline(model: str) -> MedSegLatDiffPipeline:
 def main(arguments: list[str] | None = None):
     """`medseglatdiff info`: prints a checkpoint's components and defaults."""
     parser = argparse.ArgumentParser(prog="medseglatdiff info", description="What a checkpoint consists of and wants.")
-    parser.add_argument("model", metavar="PATH_OR_ID", help="a pipeline's folder or Hub id")
+    parser.add_argument("model", metavar="PATH_OR_ID", help="folder of a pipeline, or its id on the Hub (required)")
     pipeline = load_pipeline(parser.parse_args(arguments).model)
     for name, component in pipeline.components.items():
         size = f"{component.num_parameters():>14,} parameters" if isinstance(component, torch.nn.Module) else ""

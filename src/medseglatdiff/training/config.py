@@ -1,160 +1,189 @@
-"""Settings of a training run: one frozen dataclass, from which the command line is generated."""
+"""Settings of a training run: one frozen dataclass, a line per setting, whose comment is its help on the command line.
 
-import argparse
-import dataclasses
-import functools
-import json
-import types
-import typing
+What a value must be stands beside it, as its type and range. `Config` is the sum of eight groups, which the help
+shows one by one, and holds what settings ask of each other.
+"""
+
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Annotated, Literal
 
-from .precision import native_precision
+from annotated_types import Interval
+from diffusers import DDIMScheduler
+
+from ..data.augmentation import Augmentation
+from ..models.autoencoder import MedSegLatDiffVAE
+from ..models.image_encoder import MedSegLatDiffImageEncoder
+from ..models.unet import MedSegLatDiffUNet
+from .schema import check_arguments, check_settings
+
+Count = Annotated[int, Interval(ge=1, le=10**9)]
+CountOrZero = Annotated[int, Interval(ge=0, le=10**9)]
+Batch = Annotated[int, Interval(ge=1, le=65_536)]
+Masks = Annotated[int, Interval(ge=1, le=1024)]
+DenoisingSteps = Annotated[int, Interval(ge=1, le=1000)]
+Share = Annotated[float, Interval(ge=0, le=1)]
+LearningRate = Annotated[float, Interval(gt=0, le=1)]
+Weight = Annotated[float, Interval(ge=0, le=10**6)]
+PositiveWeight = Annotated[float, Interval(gt=0, le=10**6)]
+
+MASK_VAE = {"block_out_channels": [16, 32]}
+IMAGE_VAE = {"block_out_channels": [16, 32], "latent_channels": 4}
+UNET = {"block_out_channels": [32, 64], "attention": [False, True], "layers_per_block": 1}
+SCHEDULER = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+    "timestep_spacing": "trailing",
+    "clip_sample": False,
+}
 
 
 @dataclass(frozen=True)
-class Config:
-    """One line per setting; the defaults train a tiny model on phantoms in one to four minutes on two cores."""
+class Data:
+    """Images and masks, and how training varies them."""
 
-    # data
     dataset: str = "phantom"  # a folder, a Hub id, a builder of load_dataset such as "imagefolder", or "phantom"
-    data_dir: str | None = None  # where a builder's files lie
-    sample_size: int = 64  # side of the square, in pixels, to which images and masks are resized
-    num_channels: int = 1  # 1 for grey, 3 for RGB
-    num_classes: int = 1  # foreground classes
-    target: str = "random_rater"  # or consensus, the raters' majority: what the U-Net learns to draw
-    affine: float = 0.0  # strength of the random zoom, turn and shift of training samples; 0.3 is strong
-    energy_affine: float = 0.1  # likewise, in the stage energy
+    data_dir: str | None = None  # folder of a builder's files
+    sample_size: Annotated[int, Interval(ge=8, le=4096)] = 64  # side of the square that every image becomes, in pixels
+    num_channels: Literal[1, 3] = 1  # channels of an image: 1 for grey, 3 for RGB
+    num_classes: Annotated[int, Interval(ge=1, le=254)] = 1  # number of foreground classes
+    target: Literal["random_rater", "consensus"] = "random_rater"  # what the U-Net learns; consensus: the majority
+    affine: Share = 0.0  # strength of the random zoom, turn and shift of training samples, a share; 0.3 is strong
+    energy_affine: Share = 0.1  # the same in the stage energy, a share
+    augmentation: dict = field(default_factory=dict)  # of data.augmentation.Augmentation: further random changes
+    shift: Annotated[int, Interval(ge=0, le=4096)] = 0  # most pixels that a training window lies beside the centre
+    empty_windows: Share = 0.0  # share of training samples that show a part of their image that no rater marked
     stretch: bool = False  # stretch each image to its full range of values, in training and in the pipeline alike
-    # run
-    output_dir: str = "outputs/phantom"  # checkpoints, logs and, at the end, the pipeline
-    stage: str = "all"  # mask_vae, image_vae, unet, energy or all of these; or mask_decoder
-    start_from: str | None = None  # folder or Hub id of a pipeline to train on, by unet, energy, all or mask_decoder
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is trained, and where it is kept."""
+
+    output_dir: str = "outputs/phantom"  # folder of checkpoints, logs and, at the end, the pipeline
+    stage: Literal["mask_vae", "image_vae", "unet", "energy", "all", "mask_decoder"] = "all"  # what is trained
+    start_from: str | None = None  # folder or Hub id of a pipeline to train on in unet, energy, all or mask_decoder
     resume: bool = False  # go on from the last checkpoint in output_dir
-    seed: int = 0
-    mixed_precision: str = field(default_factory=native_precision)  # no, bf16 or fp16; bf16 where the hardware has it
-    tracker: str = "tensorboard"  # any of Accelerate's trackers
-    # Hub
-    hub_model_id: str | None = None  # ORG/NAME
+    seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0  # of all random numbers
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = None  # none: the launcher's, or bf16 on hardware for it
+    tracker: str = "tensorboard"  # one of Accelerate's trackers
+
+
+@dataclass(frozen=True)
+class Hub:
+    """What is published on the Hub."""
+
+    hub_model_id: str | None = None  # repository of the model, ORG/NAME
     push_to_hub: bool = False  # publish the pipeline at the end
-    push_best: bool = False  # and, in the background, whenever validation has become better
-    # models: arguments of the constructors
-    mask_vae: dict = field(default_factory=lambda: {"block_out_channels": [16, 32]})
-    image_vae: dict = field(default_factory=lambda: {"block_out_channels": [16, 32], "latent_channels": 4})
-    image_encoder: dict | None = None  # of MedSegLatDiffImageEncoder with ImageNet weights, in place of the image VAE
-    unet: dict = field(
-        default_factory=lambda: {"block_out_channels": [32, 64], "attention": [False, True], "layers_per_block": 1}
-    )
-    scheduler: dict = field(
-        default_factory=lambda: {
-            "beta_schedule": "scaled_linear",
-            "beta_start": 0.00085,
-            "beta_end": 0.012,
-            "prediction_type": "v_prediction",
-            "rescale_betas_zero_snr": True,
-            "timestep_spacing": "trailing",
-            "clip_sample": False,
-        }
-    )  # of diffusers.DDIMScheduler
-    scale_latents: bool = True  # zero mean and unit variance on the training split
-    # objectives
-    mask_loss: str = "weighted_cross_entropy"  # or mse, or dice
-    foreground_weight: float | None = 10.0  # of the cross entropy; none: from the training split's pixel frequencies
-    bottleneck_weight: float = 0.00001  # of the KL divergence, or of the commitment loss
+    push_best: bool = False  # publish it in the background, too, whenever validation has become better
+
+
+@dataclass(frozen=True)
+class Models:
+    """Arguments of the models, as JSON."""
+
+    mask_vae: dict = field(default_factory=MASK_VAE.copy)  # of MedSegLatDiffVAE
+    image_vae: dict = field(default_factory=IMAGE_VAE.copy)  # of MedSegLatDiffVAE
+    image_encoder: dict | None = None  # of MedSegLatDiffImageEncoder, in place of the image VAE
+    mask_decoder: dict | None = None  # of a new decoder in the stage mask_decoder; none: train the old one on
+    unet: dict = field(default_factory=UNET.copy)  # of MedSegLatDiffUNet
+    scheduler: dict = field(default_factory=SCHEDULER.copy)  # of diffusers.DDIMScheduler
+    scale_latents: bool = True  # zero mean and unit variance of the latents, measured on the training split
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """Losses and their weights."""
+
+    mask_loss: Literal["weighted_cross_entropy", "mse", "dice"] = "weighted_cross_entropy"  # of masks' reconstruction
+    foreground_weight: PositiveWeight | None = 10.0  # factor in the cross entropy; none: from the pixels' frequencies
+    bottleneck_weight: Weight = 0.00001  # factor of the KL divergence, or of the commitment loss
     train_image_encoder: bool = True  # go on training the image encoder with the U-Net
-    auxiliary_weight: float = 0.5  # of the segmentation loss on the condition
-    noise_levels: int = 1  # per image and step: the condition is computed once for all of them
-    min_snr_gamma: float | None = None  # none: every noise level counts alike
-    energy_masks: int = 4  # hypotheses per image in the stage energy, at least 2
-    energy_inference_steps: int = 2  # of the sampler that it trains, and of the pipeline from then on
-    # optimisation
-    mask_vae_steps: int = 200  # optimiser steps, in the stage mask_decoder too
-    image_vae_steps: int = 150
-    unet_steps: int = 400
-    energy_steps: int = 60  # 0: the pipeline stays as the denoising loss left it
-    batch_size: int = 16  # images per process and micro-batch
-    energy_batch_size: int = 8
-    gradient_accumulation_steps: int = 1
-    vae_learning_rate: float = 0.002
-    unet_learning_rate: float = 0.0005
-    energy_learning_rate: float = 0.0002
-    weight_decay: float = 0.01
-    warmup_steps: int = 50
-    max_grad_norm: float = 1.0
-    ema_decay: float = 0.995
-    # validation and checkpoints
-    validation_every: int = 200  # optimiser steps
-    validation_images: int = 16
-    validation_masks: int = 4
-    checkpoint_every: int = 200  # optimiser steps
-    # defaults of the pipeline
-    default_num_masks: int = 8
-    default_num_inference_steps: int = 10
-    antithetic: bool = False  # half of the hypotheses start from the others' noise with the sign turned
-    symmetries: int = 1  # of the square, under which the pipeline looks at an image in turn; 8: all
-
-    def __post_init__(self):
-        choices = {
-            "stage": ("mask_vae", "image_vae", "unet", "energy", "all", "mask_decoder"),
-            "target": ("random_rater", "consensus"),
-            "mask_loss": ("weighted_cross_entropy", "mse", "dice"),
-            "mixed_precision": ("no", "bf16", "fp16"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"`{name}` must be one of {allowed}, but was {getattr(self, name)!r}.")
-        if self.push_to_hub and not self.hub_model_id:
-            raise ValueError(f"`hub_model_id` must be ORG/NAME with `push_to_hub`, but was {self.hub_model_id!r}.")
-        if self.push_best and not self.push_to_hub:
-            raise ValueError("`push_to_hub` must be set with `push_best`, but was not.")
-        if self.stage == "energy" and not self.energy_steps:
-            raise ValueError("`energy_steps` must be at least 1 with the stage energy, but was 0.")
-        if self.start_from and self.stage in ("mask_vae", "image_vae"):
-            told = "unet, energy, all or mask_decoder"
-            raise ValueError(f"`stage` must be {told} with `start_from`, but was {self.stage!r}.")
-        if self.stage == "mask_decoder" and not self.start_from:
-            raise ValueError("`start_from` must be a pipeline with the stage mask_decoder, but was None.")
-        if self.energy_masks < 2:
-            raise ValueError(f"`energy_masks` must be at least 2, but was {self.energy_masks}.")
-        for entry in dataclasses.fields(self):
-            value = getattr(self, entry.name)
-            if entry.type is int and entry.name not in ("seed", "warmup_steps", "energy_steps") and value < 1:
-                raise ValueError(f"`{entry.name}` must be at least 1, but was {value}.")
+    auxiliary_weight: Weight = 0.5  # factor of the segmentation loss on the condition
+    energy_auxiliary_weight: Weight = 0.2  # factor of the segmentation loss of a head in the stage energy
+    noise_levels: Masks = 1  # number per image and step: the condition is computed once for all of them
+    energy_masks: Annotated[int, Interval(ge=2, le=64)] = 4  # masks per image in the stage energy
+    energy_inference_steps: DenoisingSteps = 2  # denoising steps in the stage energy, and of the pipeline after it
 
 
-def parse_value(kind: type, text: str):
-    """Text from the command line as a setting of this type; "none" where `None` is allowed, JSON for dictionaries."""
-    if isinstance(kind, types.UnionType):
-        inner, _ = typing.get_args(kind)
-        return None if text.lower() == "none" else parse_value(inner, text)
-    if kind is dict:
-        return json.loads(text)
-    if kind is bool:
-        return {"true": True, "false": False}[text.lower()]
-    return kind(text)
+@dataclass(frozen=True)
+class Optimisation:
+    """Steps, batches and learning rates."""
+
+    mask_vae_steps: Count = 200  # optimiser steps, in the stage mask_decoder too
+    image_vae_steps: Count = 150  # optimiser steps
+    unet_steps: Count = 400  # optimiser steps
+    energy_steps: CountOrZero = 60  # optimiser steps; 0: the pipeline stays as the stage unet left it
+    minutes: Annotated[float, Interval(gt=0, le=10**5)] | None = None  # minutes of a stage at most; none: no limit
+    batch_size: Batch = 16  # images per process and micro-batch
+    energy_batch_size: Batch = 8  # images per process and micro-batch in the stage energy
+    gradient_accumulation_steps: Batch = 1  # micro-batches per optimiser step
+    vae_learning_rate: LearningRate = 0.002  # of both autoencoders, per optimiser step
+    unet_learning_rate: LearningRate = 0.0005  # per optimiser step
+    energy_learning_rate: LearningRate = 0.0002  # per optimiser step
+    weight_decay: Share = 0.01  # of AdamW, a share of the learning rate
+    warmup_steps: CountOrZero = 50  # optimiser steps in which the learning rate rises
+    max_grad_norm: PositiveWeight = 1.0  # norm to which gradients are clipped
+    ema_decay: Annotated[float, Interval(ge=0, lt=1)] = 0.995  # share of the moving average kept at every step
 
 
-def given_settings(arguments: list[str] | None = None) -> dict:
-    """What `--config FILE.json` and the command line, which has the last word, say: no defaults.
+@dataclass(frozen=True)
+class Validation:
+    """Validation and checkpoints."""
+
+    validation_every: Count = 200  # optimiser steps between validations
+    validation_images: Count = 16  # images per validation
+    validation_masks: Masks = 4  # masks per validation image
+    checkpoint_every: Count = 200  # optimiser steps between checkpoints
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Defaults of the pipeline."""
+
+    default_num_masks: Masks = 8  # masks per image
+    default_num_inference_steps: DenoisingSteps = 10  # denoising steps, unless the stage energy sets its own
+    antithetic: bool = False  # start half of the masks from the others' noise with the sign turned
+    symmetries: Literal[1, 2, 4, 8] = 1  # of the square, under which the pipeline looks at an image in turn; 8: all
+
+
+GROUPS = (Data, Run, Hub, Models, Objectives, Optimisation, Validation, Pipeline)
+
+
+@dataclass(frozen=True)
+class Config(*reversed(GROUPS)):  # fields come in the order of the groups: dataclasses take the last base first
+    """All settings; the defaults train a tiny model on phantoms in one to four minutes on two cores.
 
     Raises:
-        ValueError: if the file holds a setting that does not exist.
+        ValueError: where a setting is not what it must be.
     """
-    parser = argparse.ArgumentParser(description="Trains the stages of MedSegLatDiff and saves a pipeline.")
-    parser.add_argument("--config", type=Path, help="JSON file of settings, such as training/configs/lidc_idri.json")
-    for entry in dataclasses.fields(Config):
-        optional = {"nargs": "?", "const": True} if entry.type is bool else {}
-        convert = functools.partial(parse_value, entry.type)
-        parser.add_argument(f"--{entry.name.replace('_', '-')}", type=convert, default=argparse.SUPPRESS, **optional)
-    given = vars(parser.parse_args(arguments))
-    path = given.pop("config", None)
-    settings = json.loads(path.read_text()) if path else {}
-    unknown = set(settings) - {entry.name for entry in dataclasses.fields(Config)}
-    if unknown:
-        raise ValueError(f"`config` must hold known settings only, but {path} holds {sorted(unknown)}.")
-    return {**settings, **given}
 
-
-def parse_config(arguments: list[str] | None = None) -> Config:
-    """All settings, by `given_settings` and the defaults."""
-    return Config(**given_settings(arguments))
+    def __post_init__(self):
+        # 1. each by itself
+        check_settings(vars(self), Config)
+        shape = ("in_channels", "out_channels", "latents_mean", "latents_std")
+        check_arguments("mask_vae", self.mask_vae, MedSegLatDiffVAE, shape)
+        check_arguments("image_vae", self.image_vae, MedSegLatDiffVAE, shape)
+        check_arguments("image_encoder", self.image_encoder or {}, MedSegLatDiffImageEncoder, ("in_channels",))
+        check_arguments("unet", self.unet, MedSegLatDiffUNet, ("sample_size", "latent_channels", "condition_channels"))
+        taken = ("affine", "shift", "empty_windows")
+        check_arguments("augmentation", self.augmentation, Augmentation, taken)
+        check_arguments("scheduler", self.scheduler, DDIMScheduler, ("trained_betas",))
+        # 2. what they ask of each other
+        rules = {
+            "`hub_model_id` must be ORG/NAME with `push_to_hub`": self.hub_model_id or not self.push_to_hub,
+            "`push_to_hub` must be set with `push_best`": self.push_to_hub or not self.push_best,
+            "`energy_steps` must be at least 1 with the stage energy": self.energy_steps or self.stage != "energy",
+            "`stage` must be unet, energy, all or mask_decoder with `start_from`": (
+                not self.start_from or self.stage not in ("mask_vae", "image_vae")
+            ),
+            "`start_from` must be a pipeline with the stage mask_decoder": (
+                self.start_from or self.stage != "mask_decoder"
+            ),
+        }
+        for rule, kept in rules.items():
+            if not kept:
+                value = getattr(self, rule.split("`")[1])
+                raise ValueError(f"{rule}, but was {value!r}.")

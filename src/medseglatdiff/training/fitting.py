@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast, gather_object
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file
 from tqdm import tqdm
@@ -13,18 +13,13 @@ from tqdm import tqdm
 from ..data.files import replacing, sweep, write_json
 from .checkpoints import BEST, Training, restore, save_checkpoint, save_tensors
 from .config import Config
+from .precision import resolve_precision
 from .progress import Progress
 from .publishing import Publisher
 from .records import settings_record, write_stage
 from .resuming import checkpoint_to_resume
+from .schedule import learning_rate_factor, steps_until_the_end
 from .stages import PipelineStage, Stage
-
-
-def learning_rate_factor(step: int, warmup_steps: int, total_steps: int) -> float:
-    """Linear warm-up, then half a cosine down to zero."""
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(total_steps - warmup_steps, 1)))
 
 
 def validate(stage: Stage, accelerator: Accelerator) -> dict[str, float]:
@@ -35,6 +30,12 @@ def validate(stage: Stage, accelerator: Accelerator) -> dict[str, float]:
         results = gather_object(stage.validate(rows[accelerator.process_index :: accelerator.num_processes]))
     stage.module.train()
     return {name: sum(result[name] for result in results) / len(results) for name in results[0]}
+
+
+def last_step(progress: Progress, total_steps: int, minutes: float | None, accelerator: Accelerator) -> int:
+    """`steps_until_the_end`, by the clock of the main process, so that all processes end together."""
+    steps = steps_until_the_end(progress.step, total_steps, 60 * progress.wall_hours, minutes)
+    return int(broadcast(torch.tensor(steps, device=accelerator.device)))
 
 
 def check_finite(loss: float, stage: str, step: int):
@@ -65,11 +66,12 @@ def fit(
     batch_size: int,
     publisher: Publisher | None = None,
 ):
-    """Trains one stage to its last step and leaves its best weights (of the moving average) in `stage.module`."""
+    """Trains one stage to its last step, or as long as `config.minutes` allow, and leaves its best weights (of the
+    moving average) in `stage.module`."""
     # 1. set up
     folder = Path(config.output_dir) / stage.name
     accelerator = Accelerator(
-        mixed_precision=config.mixed_precision,
+        mixed_precision=resolve_precision(config.mixed_precision),
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         log_with=config.tracker,
         project_dir=folder,
@@ -90,16 +92,15 @@ def fit(
     if checkpoint:
         accelerator.print(notice or f"{stage.name}: goes on from {checkpoint.name}")
         restore(accelerator, training, checkpoint)
-    if accelerator.is_main_process and progress.step < total_steps:
+    end = last_step(progress, total_steps, config.minutes, accelerator)  # which the clock may bring forward
+    if accelerator.is_main_process and progress.step < end:
         write_json(folder / "config.json", settings_record(config))
     # 3. train
     module.train()
     progress.add_time()
-    bar = tqdm(
-        total=total_steps, initial=progress.step, desc=stage.name, disable=not accelerator.is_local_main_process
-    )
-    while progress.step < total_steps:
-        losses, rate = [], learning_rate * learning_rate_factor(progress.step, config.warmup_steps, total_steps)
+    bar = tqdm(total=end, initial=progress.step, desc=stage.name, disable=not accelerator.is_local_main_process)
+    while progress.step < end:
+        losses, rate = [], learning_rate * learning_rate_factor(progress.step, config.warmup_steps, end)
         for group in optimizer.param_groups:
             group["lr"] = rate
         for part in range(config.gradient_accumulation_steps):
@@ -117,11 +118,12 @@ def fit(
         ema.step(parameters)
         progress.step += 1
         progress.add_time()
+        bar.total = end = last_step(progress, total_steps, config.minutes, accelerator)
         # 4. log, validate, save
         measures = {"loss": accelerator.reduce(torch.stack(losses).mean(), "mean").item(), "learning_rate": rate}
         if accelerator.scaler is None:  # which leaves such steps out
             check_finite(measures["loss"], stage.name, progress.step)
-        if progress.step % config.validation_every == 0 or progress.step == total_steps:
+        if progress.step % config.validation_every == 0 or progress.step == end:
             ema.store(parameters)
             ema.copy_to(parameters)
             measures |= keep_best(stage, accelerator, progress, folder)
@@ -136,7 +138,7 @@ def fit(
         accelerator.log(measures, step=progress.step)
         bar.set_postfix({name.split("/")[-1]: f"{value:.4g}" for name, value in measures.items()})
         bar.update()
-        if progress.step % config.checkpoint_every == 0 or progress.step == total_steps:
+        if progress.step % config.checkpoint_every == 0 or progress.step == end:
             save_checkpoint(accelerator, training, config, folder)
     # 5. the best weights
     bar.close()

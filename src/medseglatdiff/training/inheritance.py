@@ -17,7 +17,7 @@ from .history import stages_of, start_folder
 
 # Arguments of networks that follow from other settings
 OF_AUTOENCODER = {"in_channels", "out_channels", "latents_mean", "latents_std"}
-OF_IMAGE_ENCODER = {"in_channels", "downsampling_factor"}
+OF_IMAGE_ENCODER = {"in_channels", "downsampling_factor", "num_classes"}
 OF_UNET, OF_SCHEDULER = {"sample_size", "latent_channels", "condition_channels"}, {"trained_betas"}
 # Settings that the weights were made for: they have no other value
 FIXED = {"sample_size", "num_channels", "num_classes", "mask_vae", "image_vae", "image_encoder", "unet", "scheduler"}
@@ -81,12 +81,10 @@ def contradiction(name: str, value, parents) -> str | None:
     value = json.loads(json.dumps(value))
     if not isinstance(value, dict) or not isinstance(parents, dict):
         return None if value == parents else f"`{name}` must be {parents!r}, but was {value!r}"
-    missing = object()
-    others = {key: entry for key, entry in value.items() if parents.get(key, missing) != entry}
+    others = {key: entry for key, entry in value.items() if parents[key] != entry}
     if not others:
         return None
-    wanted = {key: parents.get(key, "no argument") for key in others}
-    return f"`{name}` must have {wanted}, but had {others}"
+    return f"`{name}` must have { ({key: parents[key] for key in others}) }, but had {others}"
 
 
 def inherit(config: Config, given: Collection[str] | None = None) -> Config:

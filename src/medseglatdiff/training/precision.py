@@ -1,6 +1,12 @@
 """Which floating-point precision training takes where nobody says, and how benchmarks take it on a CPU."""
 
+import os
+from pathlib import Path
+
 import torch
+from accelerate.commands.config.config_args import default_config_file
+
+from .launcher import find_launcher, launched_precision
 
 
 def native_precision() -> str:
@@ -14,6 +20,12 @@ def native_precision() -> str:
     else:
         native = torch.backends.cpu.get_cpu_capability() == "AVX512"
     return "bf16" if native else "no"
+
+
+def resolve_precision(setting: str | None) -> str:
+    """The setting where it names a precision, else what was asked of the launcher, else `native_precision`."""
+    has_file = Path(default_config_file).is_file()
+    return setting or launched_precision(os.environ, find_launcher(), has_file) or native_precision()
 
 
 def cpu_autocast(mixed_precision: str) -> torch.autocast:

@@ -6,10 +6,10 @@ from pathlib import Path
 from huggingface_hub import HfApi
 
 from ..data.files import replacing_folder
-from ..hub.publish import check_token, publish
+from ..hub.publish import publish
+from ..hub.repository import check_token
 from ..pipeline.pipeline import MedSegLatDiffPipeline
 from .config import Config
-from .records import forget_paths
 
 
 class Publisher:
@@ -31,7 +31,6 @@ class Publisher:
         self.report_failure()
         with replacing_folder(self.folder) as partial:
             pipeline.save_pretrained(partial)
-            forget_paths(partial)
         message = f"Best so far, after {step} steps"
         self.upload = HfApi().run_as_future(publish, self.folder, self.repo_id, commit_message=message)
 

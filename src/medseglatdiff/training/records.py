@@ -11,6 +11,7 @@ from diffusers import ModelMixin
 
 from ..data.files import replacing_folder, write_json
 from ..pipeline.pipeline import MedSegLatDiffPipeline
+from ..pipeline.saved import forget_paths
 from .config import Config
 from .progress import Progress
 from .provenance import git_commit, hardware, public, versions
@@ -77,7 +78,6 @@ def save_pipeline(
     if state.is_main_process:
         with replacing_folder(folder) as partial:
             pipeline.save_pretrained(partial, max_shard_size=SHARD)
-            forget_paths(partial)
             write_json(
                 partial / "training.json", {"config": settings_record(config), "stages": stages, **run_facts(rows)}
             )
@@ -85,11 +85,3 @@ def save_pipeline(
             if card.is_file():
                 shutil.copyfile(card, partial / "dataset.md")
     state.wait_for_everyone()
-
-
-def forget_paths(folder: Path):
-    """Removes from saved configurations where diffusers loaded them from."""
-    for path in [*folder.glob("*.json"), *folder.glob("*/*config.json")]:
-        config = json.loads(path.read_text("utf-8"))
-        if config.pop("_name_or_path", None) is not None:
-            write_json(path, config)

@@ -9,13 +9,11 @@ loads.
 """
 
 import dataclasses
-import os
 import shlex
 from collections.abc import Collection
 from contextlib import nullcontext
 from pathlib import Path
 
-import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env, set_seed
 from tqdm import tqdm
@@ -26,13 +24,17 @@ from ..models.autoencoder import MedSegLatDiffVAE
 from ..models.image_encoder import MedSegLatDiffImageEncoder
 from ..pipeline.pipeline import MedSegLatDiffPipeline
 from .autoencoders import ImageAutoencoderStage, MaskAutoencoderStage, MaskDecoderStage
-from .config import Config, given_settings
+from .checks import check_models
+from .config import Config
 from .denoiser import DenoiserStage, untrained_pipeline
 from .energy import EnergyStage
 from .fitting import fit
 from .history import stages_of, start_folder, with_stage
 from .inheritance import drop_choices, inherit, pipeline_settings
+from .launcher import use_threads
 from .lock import check_free, holding
+from .parsing import given_settings
+from .precision import resolve_precision
 from .publishing import Publisher
 from .records import read_stages, save_model, save_pipeline
 from .resuming import checkpoint_to_resume
@@ -91,7 +93,7 @@ def check_earlier(config: Config, stages: list[str]):
 
 def read_split(config: Config, split: str) -> SegmentationSplit:
     """A split of the data set, in memory."""
-    rows = open_split(config.dataset, split, config.sample_size, config.data_dir)
+    rows = open_split(config.dataset, split, config.sample_size, config.data_dir, config.num_classes)
     bar = tqdm(rows, desc=f"{split} images", disable=not PartialState().is_local_main_process)
     return load_split(bar, config.num_channels, config.sample_size, config.num_classes, config.stretch)
 
@@ -106,12 +108,13 @@ def train_autoencoder(stage: Stage, config: Config, total_steps: int) -> MedSegL
 
 
 def load_image_encoder(config: Config, factor: int) -> MedSegLatDiffVAE | MedSegLatDiffImageEncoder:
-    """The image autoencoder that was trained before, or ImageNet features where `config.image_encoder` is given."""
+    """The image autoencoder that was trained before, or an image encoder where `config.image_encoder` is given, from
+    published weights where its backbone has any."""
     if config.image_encoder is None:
         return MedSegLatDiffVAE.from_pretrained(Path(config.output_dir) / "image_vae" / "model")
-    options = {"in_channels": config.num_channels, "downsampling_factor": factor, **config.image_encoder}
-    encoder = MedSegLatDiffImageEncoder(**options)
-    encoder.load_imagenet_weights()
+    options = {"in_channels": config.num_channels, "downsampling_factor": factor, "num_classes": config.num_classes}
+    encoder = MedSegLatDiffImageEncoder(**{**options, **config.image_encoder})
+    encoder.load_pretrained_weights()
     return encoder
 
 
@@ -186,6 +189,8 @@ def run(config: Config, given: Collection[str] | None = None):
     """
     # 1. what may be refused is refused before anything is read or written
     config = inherit(config, given)
+    config = dataclasses.replace(config, mixed_precision=resolve_precision(config.mixed_precision))
+    check_models(config)
     stages, output_dir = stage_names(config), Path(config.output_dir)
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     if state.is_main_process:
@@ -193,7 +198,7 @@ def run(config: Config, given: Collection[str] | None = None):
     check_earlier(config, stages)
     for name in stages:
         checkpoint_to_resume(output_dir / name, config, state.num_processes)
-    torch.set_num_threads(max(1, os.cpu_count() // state.num_processes))  # `accelerate launch` leaves one thread
+    use_threads(state.num_processes)
     publisher = Publisher(config) if config.push_to_hub and state.is_main_process else None
     with holding(output_dir) if state.is_main_process else nullcontext():
         # 2. data
