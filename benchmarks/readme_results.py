@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+from medseglatdiff.data.files import write_text
 from medseglatdiff.hub.tables import has_interval
+from medseglatdiff.training.history import read_record
 
 ROOT = Path(__file__).resolve().parent.parent
 START, END = "<!-- results: written by `make results` -->", "<!-- end of results -->"
@@ -167,9 +169,8 @@ def mask_autoencoder() -> list[str]:
     """What the reconstruction loss does to masks of few pixels."""
     results, published = read("benchmarks/mask_autoencoder.json"), read("benchmarks/mask_autoencoder_published.json")
     (own,) = published["variants"].values()
-    training = read("pipelines/medseglatdiff-lidc-idri/training.json")
-    first = training["stages"]["mask_vae"]["other_settings"]["foreground_weight"]
-    last = training["config"]["foreground_weight"]  # the mask decoder's, the last stage
+    stages = read_record(read("pipelines/medseglatdiff-lidc-idri/training.json"))["stages"]
+    first, last = (stages[name]["settings"]["foreground_weight"] for name in ("mask_vae", "mask_decoder"))
     assert own["all"]["masks"] == next(iter(results["variants"].values()))["all"]["masks"], "measured on other masks"
     measured = results["variants"] | {"**the published pipeline's**": own}
     rows = [
@@ -208,9 +209,7 @@ def main():
     for name, text in PLOTS.items():
         lines += [f"![{text}](benchmarks/plots/{name}.png)", ""]
     lines += ["### The autoencoder's loss, and speed", "", *mask_autoencoder(), "", *speed(), END]
-    partial = ROOT / "README.md.partial"
-    partial.write_text(before + "\n".join(lines) + after)
-    partial.rename(ROOT / "README.md")
+    write_text(ROOT / "README.md", before + "\n".join(lines) + after)
 
 
 if __name__ == "__main__":
