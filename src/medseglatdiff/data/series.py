@@ -1,0 +1,219 @@
+"""DICOM slices as volumes: a series of single frames in a folder, or the frames of one file, sorted and checked."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from .dicom import is_dicom, read_dataset
+from .frames import frame_values, shown_values
+from .volumes import Volume, check_geometry
+
+SLICE_CLASSES = tuple(
+    f"1.2.840.10008.5.1.4.1.1.{kind}" for kind in ("2", "2.1", "2.2", "4", "4.1", "4.4", "128", "130")
+)
+SAME_PLACE = 0.01  # mm
+UNEVEN = 0.1  # share of the distance between slices by which one may differ: positions come rounded
+SHEAR = 0.5  # pixels by which slices may lie beside the line along their normal
+
+
+class Plane(NamedTuple):
+    """Where a frame lies: its name in errors, its place in the file, and what the geometry is made of."""
+
+    name: str
+    frame: int
+    position: np.ndarray  # [3], of the first pixel's centre
+    orientation: np.ndarray  # [6], directions of a row and of a column
+    spacing: np.ndarray  # [2], between rows and between columns
+    thickness: float | None
+    size: tuple[int, int]
+
+
+def is_slice(path: Path) -> bool:
+    """Whether a DICOM file is a slice of something: CT, MR or PET, or with a position in the patient."""
+    dataset = read_dataset(path, stop_before_pixels=True)
+    return "Rows" in dataset and (
+        "ImagePositionPatient" in dataset or str(dataset.get("SOPClassUID")) in SLICE_CLASSES
+    )
+
+
+def number_of_frames(path: Path) -> int:
+    """Of a DICOM file."""
+    return int(read_dataset(path, stop_before_pixels=True).get("NumberOfFrames") or 1)
+
+
+def read_series(folder: Path) -> Volume:
+    """The volume of a folder's DICOM files; other files and DICOM objects without pixels are passed over.
+
+    Raises:
+        ValueError: see `read_volume`.
+    """
+    # 1. the headers of one series
+    headers = {}
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and is_dicom(file) and "Rows" in (header := read_dataset(file, stop_before_pixels=True)):
+            headers[file] = header
+    series = {}
+    for file, header in headers.items():
+        series.setdefault(str(header.get("SeriesInstanceUID")), []).append(file)
+    if len(series) != 1:
+        found = ", ".join(f"{uid} ({len(files)} files, such as {files[0].name})" for uid, files in series.items())
+        advice = "put each series into a folder of its own" if series else "pass a folder that directly holds one"
+        raise ValueError(f"{folder} must hold one DICOM series, but holds {found or 'none'}: {advice}.")
+    if any(int(header.get("NumberOfFrames") or 1) > 1 for header in headers.values()):
+        raise ValueError(
+            f"{folder} must hold single frames, but holds multi-frame files: pass one of these as a file."
+        )
+    # 2. sorted along the normal
+    planes = [_plane(header, header, header, file.name, folder / file.name, 0) for file, header in headers.items()]
+    order, geometry = _sorted(folder, planes)
+    files, sources = ([list(part)[number] for number in order] for part in (headers, headers.values()))
+    for header, file in zip(sources, files, strict=True):
+        _check_grey(header, file)
+    return _volume(
+        folder, sources, geometry, planes[0].size, lambda index: (read_dataset(files[index]), 0, files[index])
+    )
+
+
+def read_multiframe(path: Path) -> Volume:
+    """The volume of a file's frames, placed by its functional groups (PS3.3 C.7.6.16).
+
+    Raises:
+        ValueError: see `read_volume`.
+    """
+    dataset = read_dataset(path, stop_before_pixels=True)
+    count = int(dataset.get("NumberOfFrames") or 1)
+    _check_grey(dataset, path)
+    shared = (dataset.get("SharedFunctionalGroupsSequence") or [None])[0]
+    groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    if len(groups) != count:
+        raise ValueError(
+            f"{path} must say where each of its {count} frames lies, but does so for {len(groups)}: frames of a film are "
+            "no volume, pass them as images."
+        )
+    planes = []
+    for number, group in enumerate(groups):
+        position, orientation, measures = (
+            _macro(name, group, shared)
+            for name in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+        )
+        planes.append(_plane(position, orientation, measures, f"frame {number + 1}", path, number, dataset))
+    order, geometry = _sorted(path, planes)
+    whole = cache(lambda: read_dataset(path))
+    return _volume(path, [dataset], geometry, planes[0].size, lambda index: (whole(), order[index], path))
+
+
+def _volume(path: Path, sources: Sequence, geometry: tuple, size: tuple[int, int], frame_of) -> Volume:
+    """`frame_of(index)` gives dataset, frame and file of a slice."""
+    depth, origin, spacing, direction = geometry
+    check_geometry(path, (depth, *size), origin, spacing, direction)
+
+    def read(index: int) -> np.ndarray:
+        return frame_values(*frame_of(index))  # [H, W]
+
+    def show(values: np.ndarray, index: int) -> np.ndarray:
+        return shown_values(values, *frame_of(index))
+
+    uid = str(sources[0].get("SeriesInstanceUID"))
+    return Volume(path, uid, (depth, *size), origin, spacing, direction, read, show, sources)
+
+
+def _check_grey(header, file: Path):
+    photometric = header.get("PhotometricInterpretation")
+    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise ValueError(f"{file} must be grey as a slice of a volume, but is {photometric}: pass it as an image.")
+
+
+def _macro(name: str, *groups):
+    """The first item of a functional group, of the frame or shared by all; empty where there is none."""
+    return next((group.get(name)[0] for group in groups if group is not None and group.get(name)), {})
+
+
+def _plane(position, orientation, measures, name: str, file: Path, frame: int, header=None) -> Plane:
+    header = position if header is None else header
+
+    def values(source, keyword: str, count: int) -> np.ndarray:
+        try:
+            found = np.asarray(source.get(keyword), float).ravel()
+        except (TypeError, ValueError):
+            found = np.empty(0)
+        if found.shape != (count,) or not np.isfinite(found).all():
+            text = "missing" if source.get(keyword) is None else source.get(keyword)
+            what = f"be {count} finite numbers, but that of {name} is {text}"
+            raise ValueError(f"`{keyword}` of {file} must {what}: a volume needs the geometry of each slice.")
+        return found
+
+    size = tuple(int(header.get(keyword) or 0) for keyword in ("Rows", "Columns"))
+    thickness = measures.get("SpacingBetweenSlices") or measures.get("SliceThickness")
+    return Plane(
+        name,
+        frame,
+        values(position, "ImagePositionPatient", 3),
+        values(orientation, "ImageOrientationPatient", 6),
+        values(measures, "PixelSpacing", 2),
+        None if thickness is None else float(thickness),
+        size,
+    )
+
+
+def _sorted(path: Path, planes: list[Plane]) -> tuple[list[int], tuple]:
+    """The order of the planes along their normal, and depth, origin, spacing and direction of the volume."""
+    first = planes[0]
+    _check_agreement(path, planes)
+    row, column = first.orientation.reshape(2, 3)
+    normal = np.cross(row, column)
+    direction = np.stack([row, column, normal], axis=1)  # [3, 3]
+    check_geometry(path, (len(planes), *first.size), first.position, first.spacing, direction)
+    order = sorted(range(len(planes)), key=lambda number: float(planes[number].position @ normal))
+    planes = [planes[number] for number in order]
+    gap = _gap(path, planes, normal)
+    _check_upright(path, planes, gap * normal)
+    return order, (len(planes), planes[0].position, np.array([first.spacing[1], first.spacing[0], gap]), direction)
+
+
+def _check_agreement(path: Path, planes: list[Plane]):
+    for what in ("size", "orientation", "spacing"):
+        for plane in planes:
+            pair = [getattr(plane, what), getattr(planes[0], what)]
+            if not np.allclose(*pair, rtol=1e-3, atol=1e-3):
+                found = f"{plane.name} has {pair[0]} and {planes[0].name} {pair[1]}"
+                raise ValueError(f"The slices of {path} must agree in {what}, but {found}: leave out what differs.")
+
+
+def _gap(path: Path, planes: list[Plane], normal: np.ndarray) -> float:
+    """The distance between slices in mm, which must be the same everywhere; of a single slice its thickness."""
+    if len(planes) == 1:
+        if planes[0].thickness is None:
+            raise ValueError(f"`SliceThickness` of {path} must be given for a single slice, but is missing.")
+        return planes[0].thickness
+    gaps = np.diff([plane.position @ normal for plane in planes])  # [D - 1]
+    usual = float(np.median(gaps))
+    for before, after, gap in zip(planes, planes[1:], gaps, strict=False):
+        pair = f"{before.name} and {after.name}"
+        if gap < SAME_PLACE:
+            raise ValueError(
+                f"{path} must hold one image at each position, but {pair} lie at the same one: leave out duplicates, and "
+                "put times, echoes and phases into folders of their own."
+            )
+        if abs(gap - usual) > UNEVEN * usual:
+            kind = "slices are missing" if gap > usual else "slices overlap"
+            raise ValueError(
+                f"The slices of {path} must lie {usual:g} mm apart, but between {pair} there are {gap:g} mm: {kind}; "
+                "export the whole series again, or resample it."
+            )
+    return float(gaps.mean())
+
+
+def _check_upright(path: Path, planes: list[Plane], step: np.ndarray):
+    """Refuses slices that lie beside the line along their normal, as those of a tilted gantry do."""
+    for number, plane in enumerate(planes):
+        away = plane.position - planes[0].position - number * step  # [3]
+        normal = step / np.linalg.norm(step)  # [3]
+        beside = float(np.linalg.norm(away - (away @ normal) * normal))
+        if beside > SHEAR * plane.spacing.min():
+            raise ValueError(
+                f"The slices of {path} must lie one above the other along their normal, but {plane.name} lies "
+                f"{beside:.2f} mm beside it, as with a tilted gantry: resample the series upright."
+            )
