@@ -1,6 +1,7 @@
 """What the pipeline is called with: checked counts, generators and images, cut to their regions and resized."""
 
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,18 @@ def check_latents(latents: torch.Tensor | None, shape: tuple[int, ...]):
     if tuple(latents.shape) != shape:
         raise ValueError(f"`latents` must have shape {shape}, but was {tuple(latents.shape)}.")
     check_finite(latents, "latents")
+
+
+def check_members(members: Sequence[int] | None, count: int) -> list[int]:
+    """Indices of candidates as a list, all of them for `None`.
+
+    Raises:
+        ValueError: unless there is at least one and each lies in [0, count), once.
+    """
+    members = list(range(count)) if members is None else [int(member) for member in members]
+    if not members or len(set(members)) < len(members) or not 0 <= min(members) <= max(members) < count:
+        raise ValueError(f"`members` must be different indices in [0, {count}), but was {members}.")
+    return members
 
 
 def as_generators(generator, seed: int | None, num_images: int) -> list[torch.Generator] | list[None]:
