@@ -1,4 +1,4 @@
-"""Synthetic chest CT with a planted nodule, written as DICOM series, multi-frame DICOM and whatever SimpleITK writes."""
+"""Synthetic chest CT with a planted nodule, written as DICOM series, multi-frame DICOM and what SimpleITK writes."""
 
 from collections.abc import Callable
 from pathlib import Path

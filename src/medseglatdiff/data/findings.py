@@ -49,8 +49,8 @@ class Finding:
 def read_findings(path) -> list[Finding]:
     """The findings of a CSV file, in its order.
 
-    Its columns are LUNA16's `seriesuid,coordX,coordY,coordZ` in LPS mm, or `case,x,y,z` as indices, with `case,x,y` for
-    single images. Other columns are passed over.
+    Its columns are LUNA16's `seriesuid,coordX,coordY,coordZ` in LPS mm, or `case,x,y,z` as indices, with `case,x,y`
+    for single images. Other columns are passed over.
 
     Raises:
         ValueError: names file, line and column for a missing column, an empty case, and what is not a finite number.

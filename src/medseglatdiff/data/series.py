@@ -20,10 +20,9 @@ SHEAR = 0.5  # pixels by which slices may lie beside the line along their normal
 
 
 class Plane(NamedTuple):
-    """Where a frame lies: its name in errors, its place in the file, and what the geometry is made of."""
+    """Where a frame lies: its name in errors, and what the geometry is made of."""
 
     name: str
-    frame: int
     position: np.ndarray  # [3], of the first pixel's centre
     orientation: np.ndarray  # [6], directions of a row and of a column
     spacing: np.ndarray  # [2], between rows and between columns
@@ -67,7 +66,7 @@ def read_series(folder: Path) -> Volume:
             f"{folder} must hold single frames, but holds multi-frame files: pass one of these as a file."
         )
     # 2. sorted along the normal
-    planes = [_plane(header, header, header, file.name, folder / file.name, 0) for file, header in headers.items()]
+    planes = [_plane(header, 0, file.name, file) for file, header in headers.items()]
     order, geometry = _sorted(folder, planes)
     files, sources = ([list(part)[number] for number in order] for part in (headers, headers.values()))
     for header, file in zip(sources, files, strict=True):
@@ -86,26 +85,23 @@ def read_multiframe(path: Path) -> Volume:
     dataset = read_dataset(path, stop_before_pixels=True)
     count = int(dataset.get("NumberOfFrames") or 1)
     _check_grey(dataset, path)
-    shared = (dataset.get("SharedFunctionalGroupsSequence") or [None])[0]
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
     if len(groups) != count:
         raise ValueError(
-            f"{path} must say where each of its {count} frames lies, but does so for {len(groups)}: frames of a film are "
-            "no volume, pass them as images."
+            f"{path} must say where each of its {count} frames lies, but does so for {len(groups)}: frames of a film "
+            "are no volume, pass them as images."
         )
-    planes = []
-    for number, group in enumerate(groups):
-        position, orientation, measures = (
-            _macro(name, group, shared)
-            for name in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
-        )
-        planes.append(_plane(position, orientation, measures, f"frame {number + 1}", path, number, dataset))
+    planes = [_plane(dataset, number, f"frame {number + 1}", path) for number in range(count)]
     order, geometry = _sorted(path, planes)
     whole = cache(lambda: read_dataset(path))
-    return _volume(path, [dataset], geometry, planes[0].size, lambda index: (whole(), order[index], path))
+
+    def frame_of(index: int) -> tuple:
+        return whole(), order[index], path
+
+    return _volume(path, [dataset], geometry, planes[0].size, frame_of, order)
 
 
-def _volume(path: Path, sources: Sequence, geometry: tuple, size: tuple[int, int], frame_of) -> Volume:
+def _volume(path: Path, sources: Sequence, geometry: tuple, size, frame_of, frames: Sequence[int] = ()) -> Volume:
     """`frame_of(index)` gives dataset, frame and file of a slice."""
     depth, origin, spacing, direction = geometry
     check_geometry(path, (depth, *size), origin, spacing, direction)
@@ -117,7 +113,7 @@ def _volume(path: Path, sources: Sequence, geometry: tuple, size: tuple[int, int
         return shown_values(values, *frame_of(index))
 
     uid = str(sources[0].get("SeriesInstanceUID"))
-    return Volume(path, uid, (depth, *size), origin, spacing, direction, read, show, sources)
+    return Volume(path, uid, (depth, *size), origin, spacing, direction, read, show, sources, tuple(frames))
 
 
 def _check_grey(header, file: Path):
@@ -126,35 +122,35 @@ def _check_grey(header, file: Path):
         raise ValueError(f"{file} must be grey as a slice of a volume, but is {photometric}: pass it as an image.")
 
 
-def _macro(name: str, *groups):
-    """The first item of a functional group, of the frame or shared by all; empty where there is none."""
-    return next((group.get(name)[0] for group in groups if group is not None and group.get(name)), {})
+def _plane(header, frame: int, name: str, file: Path) -> Plane:
+    """The geometry of a frame: by its functional groups, those shared by all, or the file."""
+    groups = [*(header.get("PerFrameFunctionalGroupsSequence") or [])[frame : frame + 1]]
+    groups += header.get("SharedFunctionalGroupsSequence") or []
 
+    def find(macro: str, *keywords: str):
+        items = (item for group in groups for item in group.get(macro) or [])
+        found = (item.get(keyword) for item in (*items, header) for keyword in keywords)
+        return next((value for value in found if value is not None), None)
 
-def _plane(position, orientation, measures, name: str, file: Path, frame: int, header=None) -> Plane:
-    header = position if header is None else header
-
-    def values(source, keyword: str, count: int) -> np.ndarray:
+    def numbers(keyword: str, macro: str, count: int) -> np.ndarray:
+        value = find(macro, keyword)
         try:
-            found = np.asarray(source.get(keyword), float).ravel()
+            found = np.asarray(value, float).ravel()
         except (TypeError, ValueError):
             found = np.empty(0)
         if found.shape != (count,) or not np.isfinite(found).all():
-            text = "missing" if source.get(keyword) is None else source.get(keyword)
-            what = f"be {count} finite numbers, but that of {name} is {text}"
+            what = f"be {count} finite numbers, but that of {name} is {'missing' if value is None else value}"
             raise ValueError(f"`{keyword}` of {file} must {what}: a volume needs the geometry of each slice.")
         return found
 
-    size = tuple(int(header.get(keyword) or 0) for keyword in ("Rows", "Columns"))
-    thickness = measures.get("SpacingBetweenSlices") or measures.get("SliceThickness")
+    thickness = find("PixelMeasuresSequence", "SpacingBetweenSlices", "SliceThickness")
     return Plane(
         name,
-        frame,
-        values(position, "ImagePositionPatient", 3),
-        values(orientation, "ImageOrientationPatient", 6),
-        values(measures, "PixelSpacing", 2),
+        numbers("ImagePositionPatient", "PlanePositionSequence", 3),
+        numbers("ImageOrientationPatient", "PlaneOrientationSequence", 6),
+        numbers("PixelSpacing", "PixelMeasuresSequence", 2),
         None if thickness is None else float(thickness),
-        size,
+        tuple(int(header.get(keyword) or 0) for keyword in ("Rows", "Columns")),
     )
 
 
@@ -194,8 +190,8 @@ def _gap(path: Path, planes: list[Plane], normal: np.ndarray) -> float:
         pair = f"{before.name} and {after.name}"
         if gap < SAME_PLACE:
             raise ValueError(
-                f"{path} must hold one image at each position, but {pair} lie at the same one: leave out duplicates, and "
-                "put times, echoes and phases into folders of their own."
+                f"{path} must hold one image at each position, but {pair} lie at the same one: leave out duplicates, "
+                "and put times, echoes and phases into folders of their own."
             )
         if abs(gap - usual) > UNEVEN * usual:
             kind = "slices are missing" if gap > usual else "slices overlap"

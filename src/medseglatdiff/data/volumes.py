@@ -26,14 +26,15 @@ class Volume:
         path (`Path`): of the file or folder.
         uid (`str`): series instance UID, or the file's name without its suffix.
         shape (`tuple[int, int, int]`): slices, rows and columns, `(D, H, W)`.
-        origin (`np.ndarray` of shape `(3,)`): where the centre of voxel (0, 0, 0) lies, in mm; x to the patient's left,
-            y to the back, z to the head (LPS).
+        origin (`np.ndarray` of shape `(3,)`): where the centre of voxel (0, 0, 0) lies, in mm; x to the patient's
+            left, y to the back, z to the head (LPS).
         spacing (`np.ndarray` of shape `(3,)`): distance of voxels' centres along x, y and z, in mm.
         direction (`np.ndarray` of shape `(3, 3)`): its columns are the directions of x, y and z, unit vectors in LPS.
         read (`Callable`): float32 `(H, W)` of a slice; see `slice`.
         show (`Callable`): see `shown`.
         sources (`Sequence[pydicom.Dataset]`): headers without pixels: one for each slice of a series, in the order of
             z, or the one of a multi-frame file; empty for what is not DICOM.
+        frames (`Sequence[int]`): the frame of each slice in a multi-frame file, from 0; empty for all else.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class Volume:
     read: Callable[[int], np.ndarray] = field(repr=False)
     show: Callable[[np.ndarray, int], np.ndarray] = field(repr=False)
     sources: Sequence = field(default=(), repr=False)
+    frames: Sequence[int] = field(default=(), repr=False)
 
     @property
     def pixel_spacing(self) -> tuple[float, float]:
@@ -83,8 +85,8 @@ class Volume:
 def is_volume(path) -> bool:
     """Whether a path leads to a volume: a folder with a DICOM series, multi-frame DICOM, NIfTI, NRRD or MetaImage.
 
-    A folder of single DICOM images, such as radiographs, is none: its first image must be a slice, one of CT, MR or PET
-    or with a position in the patient.
+    A folder of single DICOM images, such as radiographs, is none: its first image must be a slice, one of CT, MR or
+    PET or with a position in the patient.
     """
     path = Path(path)
     if path.is_dir():
@@ -109,8 +111,8 @@ def read_volume(path) -> Volume:
     Raises:
         ImportError: without the extra `volumes`.
         ValueError: names the file and what to do: missing slices, several series, several images at a position,
-            geometry that is missing, not finite, differs between slices or is sheared (gantry tilt), a fourth dimension,
-            colour, and more than `MAX_VOXELS` voxels.
+            geometry that is missing, not finite, differs between slices or is sheared (gantry tilt), a fourth
+            dimension, colour, and more than `MAX_VOXELS` voxels.
     """
     path = Path(path)
     if path.is_dir() or not path.name.lower().endswith(SUFFIXES):

@@ -108,8 +108,8 @@ class SamplerMixin:
                 return a dict with other tensors to go on with, and set `pipe._interrupt = True`.
             callback_on_step_end_tensor_inputs (`Sequence[str]`, *optional*): of `"latents"`, `(n, C, h, w)`, and
                 `"condition"`, `(n, condition_channels, h, w)`: what `callback_kwargs` holds.
-            members (`Sequence[int]`, *optional*): which of the `num_candidates` to draw, for each image; all if `None`.
-                Each starts from the noise, and has the symmetry, that it has among all.
+            members (`Sequence[int]`, *optional*): which of the `num_candidates` to draw, for each image; all if
+                `None`. Each starts from the noise, and has the symmetry, that it has among all.
 
         Raises:
             TypeError, ValueError: for every argument that cannot be used, before anything is sampled.

@@ -57,7 +57,7 @@ class FindingResult:
         return self.offset[0] + int(areas.argmax()) if areas.any() else round(self.point[2])
 
     def in_slices(self, values: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-        """Values of the box, `(..., d, h, w)`, in whole slices of a volume of `shape`, `(..., d, H, W)`; 0 elsewhere."""
+        """Values of the box, `(..., d, h, w)`, in whole slices of a volume of `shape`, `(..., d, H, W)`; else 0."""
         (_, top, left), (height, width) = self.offset, values.shape[-2:]
         whole = np.zeros((*values.shape[:-2], *shape[1:]), values.dtype)
         whole[..., top : top + height, left : left + width] = values
@@ -88,8 +88,9 @@ def segment_finding(
     Candidates are drawn on the point's slice, and the representative masks chosen there: they are those of a call for
     this slice alone, and the finding ends where the last of them does, not the last of all candidates. On every other
     slice the same hypotheses are drawn again, each from the noise, and under the symmetry, that it had: neighbouring
-    slices look alike, so that it gives one body. On the point's slice a hypothesis keeps the part nearest to the point,
-    on others the parts that touch what it kept on the slice before: vessels and other nodules do not belong to it.
+    slices look alike, so that it gives one body. On the point's slice a hypothesis keeps the part nearest to the
+    point, on others the parts that touch what it kept on the slice before: vessels and other nodules do not belong to
+    it.
 
     The window that the model sees has the checkpoint's field of view. It lies around the point first, then around the
     centroid of the consensus on the slice before, as the model knows findings in the middle of its crops; where the
@@ -204,7 +205,7 @@ class _Follower:
 
 
 def nearest_part(mask: np.ndarray, point: tuple[float, float]) -> np.ndarray:
-    """The connected part of a mask, bool `(H, W)`, that lies nearest to a point `(x, y)`; parts touch at corners too."""
+    """The connected part of a mask, bool `(H, W)`, that lies nearest to a point `(x, y)`; corners connect."""
     from skimage.measure import label
 
     if not mask.any():
