@@ -17,7 +17,9 @@ def write(folder, text: str):
 
 
 def test_luna16_columns_are_millimetres(tmp_path):
-    path = write(tmp_path, "seriesuid,coordX,coordY,coordZ,diameter_mm\n1.2.3,-128.69,-175.32,-298.4,5.6\n\n1.2.4,1,2,3,4\n")
+    path = write(
+        tmp_path, "seriesuid,coordX,coordY,coordZ,diameter_mm\n1.2.3,-128.69,-175.32,-298.4,5.6\n\n1.2.4,1,2,3,4\n"
+    )
     first, second = read_findings(path)
     assert (first.case, first.point, first.unit) == ("1.2.3", (-128.69, -175.32, -298.4), "mm")
     assert second.place == f"{path}, line 4"

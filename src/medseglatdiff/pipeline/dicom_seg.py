@@ -22,9 +22,9 @@ FINDINGS = {
 IDENTITY = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID")
 WITHHELD = ("AccessionNumber", "ReferringPhysicianName")
 IMAGE = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Modality", "Rows", "Columns")
-PLACE = ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+PLACE = ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness")
 FRAMES = ("NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-FURTHER = ("SpecificCharacterSet", "ImageType", "SliceThickness", "SpacingBetweenSlices", "PositionReferenceIndicator")
+FURTHER = ("SpecificCharacterSet", "ImageType", "SpacingBetweenSlices", "PositionReferenceIndicator")
 
 
 def write_segmentation(
@@ -132,15 +132,23 @@ def write_finding(
 def check_sources(sources: Sequence):
     """Raises a `ValueError` that names the attributes without which a segmentation cannot refer to its sources."""
     for number, source in enumerate(sources, start=1):
-        wanted = list(IMAGE)
-        if len(sources) > 1 or "FrameOfReferenceUID" in source:
-            wanted += PLACE[:1] if "PerFrameFunctionalGroupsSequence" in source else PLACE
-        missing = [keyword for keyword in wanted if source.get(keyword) in (None, "")]
+        placed = len(sources) > 1 or "FrameOfReferenceUID" in source or "NumberOfFrames" in source
+        missing = [keyword for keyword in (*IMAGE, *(PLACE if placed else ())) if not _says(source, keyword)]
         if missing:
             raise ValueError(
                 f"The source must have {', '.join(missing)} for a DICOM Segmentation to refer to it, but image "
                 f"{number} of it lacks that: use another format, or add what is missing."
             )
+
+
+def _says(source, keyword: str) -> bool:
+    """Whether a header has a value for an attribute, functional groups included."""
+    groups = [
+        *(source.get("SharedFunctionalGroupsSequence") or []),
+        *(source.get("PerFrameFunctionalGroupsSequence") or [])[:1],
+    ]
+    items = [item for group in groups for element in group if element.VR == "SQ" for item in element.value]
+    return any(item.get(keyword) not in (None, "") for item in (source, *items))
 
 
 def copied(source, keep_all: bool):
@@ -153,7 +161,7 @@ def copied(source, keep_all: bool):
     for keyword in (*IMAGE, *PLACE, *FRAMES, *FURTHER, *IDENTITY):
         if keyword in source:
             header[keyword] = source[keyword]
-    for keyword in (*IDENTITY, *WITHHELD, "SliceThickness"):
+    for keyword in (*IDENTITY, *WITHHELD):
         if keyword not in header:
             setattr(header, keyword, None)
     return header
