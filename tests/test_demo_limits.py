@@ -69,8 +69,20 @@ def test_transparency_and_odd_modes_are_told_in_words():
         read_upload(png(see_through), stretch=False)
     file = io.BytesIO()
     PIL.Image.new("CMYK", (8, 8)).save(file, "JPEG")
-    with pytest.raises(InputError, match="^The image must be grey or RGB, but was of mode CMYK"):
-        read_upload(file.getvalue(), stretch=False)
+    assert read_upload(file.getvalue(), stretch=False).image.shape == (8, 8, 3)
+
+
+def test_a_phones_photo_with_a_preview_is_the_photo():
+    file, photo = io.BytesIO(), PIL.Image.effect_noise((64, 48), 40)
+    photo.save(file, "MPO", save_all=True, append_images=[photo.resize((8, 6))])
+    assert read_upload(file.getvalue(), stretch=False).image.shape == (48, 64, 1)
+
+
+def test_a_wrong_checksum_is_told():
+    data = bytearray(phantom_png())
+    data[data.index(b"IEND") - 5] ^= 1
+    with pytest.raises(InputError, match="^The image must be a file that can be read"):
+        read_upload(bytes(data), stretch=False)
 
 
 @pytest.mark.parametrize(

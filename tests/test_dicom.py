@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medseglatdiff.data.dicom import is_dicom, pixel_spacing, read_dicom
+from medseglatdiff.data.dicom import is_dicom, read_dicom
 from medseglatdiff.data.images import load_image, preprocess
+from medseglatdiff.data.spacing import pixel_spacing
 
 pydicom = pytest.importorskip("pydicom", reason="needs the extra `dicom`")
+from dicom_fixtures import window_by_the_standard  # noqa: E402
 from pydicom.data import get_testdata_file  # noqa: E402
 from pydicom.dataset import FileMetaDataset  # noqa: E402
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid  # noqa: E402
@@ -51,19 +53,6 @@ def test_monochrome1_is_inverted(write):
     window = dict(WindowCenter=1750.5, WindowWidth=3501)
     light = read_dicom(write(**window))
     assert np.allclose(read_dicom(write(PhotometricInterpretation="MONOCHROME1", **window)), 1 - light)
-
-
-def window_by_the_standard(values, center, width):
-    """The pseudo-code of PS3.3 C.11.2.1.2.1, value by value, for an output from 0 to 1."""
-
-    def one(x):
-        if x <= center - 0.5 - (width - 1) / 2:
-            return 0.0
-        if x > center - 0.5 + (width - 1) / 2:
-            return 1.0
-        return (x - (center - 0.5)) / (width - 1) + 0.5
-
-    return np.vectorize(one)(values)
 
 
 def test_windows_follow_the_standard(write):
@@ -114,10 +103,10 @@ def test_spacing_where_it_is_not_told(write, tmp_path):
 
 REFUSED = {
     "no pixels": (dict(PixelData=None), "with pixel data"),
-    "colour": (dict(PhotometricInterpretation="RGB", SamplesPerPixel=3), "grey as a DICOM file, .* is RGB"),
-    "several frames": (dict(NumberOfFrames=2), "of a single frame, but .* has 2"),
-    "no rows": (dict(Rows=None), "1 to [0-9]+ pixels, but .* has 0 x 4"),
-    "too many pixels": (dict(Rows=65535, Columns=65535), "1 to [0-9]+ pixels, but .* has 65535 x 65535"),
+    "no colour that is known": (dict(PhotometricInterpretation="HSV", SamplesPerPixel=3), "grey or in colour"),
+    "several frames": (dict(NumberOfFrames=2), "of a single frame, but .* has 2: choose one by `frame`, from 0 to 1"),
+    "no rows": (dict(Rows=None), "1 to [0-9,]+ pixels, but .* has 0 x 4"),
+    "too many pixels": (dict(Rows=65535, Columns=65535), "1 to 89,478,485 pixels, but .* has 65535 x 65535"),
     "too few bytes": (dict(PixelData=b"\0\0"), "pixel data that can be decoded"),
     "no sign": (dict(PixelRepresentation=None), "pixel data that can be decoded"),
     "window of no width": (dict(WindowCenter=40, WindowWidth=0), "a window of positive width"),

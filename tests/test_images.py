@@ -158,10 +158,9 @@ REFUSED = {
     "signed integers": (GREY.astype(np.int32), TypeError, "but was int32"),
     "complex": (GREY.astype(complex), TypeError, "but was complex128"),
     "text": (np.array([["a", "b"]]), TypeError, "but was <U1"),
-    "nested list": ([[0.1, 0.2]], TypeError, "a PIL image, a path, an array or a tensor, but was list"),
+    "nested list": ([[0.1, 0.2]], TypeError, "a PIL image, a path, .*an array or a tensor, but was list"),
     "nothing": (None, TypeError, "but was NoneType"),
     "transparency": (transparent(), ValueError, "be opaque"),
-    "CMYK": (PIL.Image.fromarray(RGB).convert("CMYK"), ValueError, "of mode CMYK"),
     "missing file": ("no/such/file.png", ValueError, "no/such/file.png cannot"),
 }
 
@@ -186,7 +185,7 @@ def test_animations_are_refused(tmp_path):
     frames = [PIL.Image.fromarray(GREY), PIL.Image.fromarray(GREY[::-1])]
     for name in ("frames.gif", "frames.tif"):
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
-        with pytest.raises(ValueError, match="a single frame, but holds 2"):
+        with pytest.raises(ValueError, match="a single frame, but .* holds 2: choose one by `frame`, from 0 to 1"):
             load_image(tmp_path / name)
 
 

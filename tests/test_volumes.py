@@ -1,6 +1,7 @@
 """Volumes of every kind: the same voxels in the same place, or a sentence that names the file and says what to do."""
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK
 from pydicom.uid import generate_uid
@@ -183,6 +184,37 @@ def test_slices_of_another_size(tmp_path):
         read_volume(folder)
 
 
+def test_enhanced_files_of_one_frame_are_a_series(tmp_path):
+    (tmp_path / "series").mkdir()
+    for z in range(5):
+        write_multiframe(tmp_path / f"{z}.dcm", SMALL, OBLIQUE)
+        dataset = pydicom.dcmread(tmp_path / f"{z}.dcm")
+        dataset.NumberOfFrames, dataset.SeriesInstanceUID, dataset.SOPInstanceUID = 1, "1.2.3", generate_uid()
+        dataset.PerFrameFunctionalGroupsSequence = dataset.PerFrameFunctionalGroupsSequence[z : z + 1]
+        dataset.PixelData = dataset.PixelData[z * 48 * 40 * 2 : (z + 1) * 48 * 40 * 2]
+        dataset.save_as(tmp_path / "series" / f"{4 - z}.dcm")
+    volume = read_volume(tmp_path / "series")
+    assert volume.shape == (5, 48, 40) and volume.uid == "1.2.3"
+    np.testing.assert_array_equal(volume.slice(3), SMALL.values[3].clip(-1024))
+    np.testing.assert_allclose(volume.origin, positions(5, 2.5, OBLIQUE)[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("damage", ("cut", "value"))
+def test_damage_names_the_file(damage, tmp_path):
+    folder = write_series(tmp_path / "series", SMALL)
+    file = folder / "slice-003.dcm"
+    data = file.read_bytes()
+    if damage == "cut":
+        file.write_bytes(data[:-500])
+        volume = read_volume(folder)  # the header is whole
+        with pytest.raises(ValueError, match="series"):
+            volume.slice(2)
+    else:
+        file.write_bytes(data.replace(b"DS", b"FD"))
+        with pytest.raises(ValueError, match="series"):
+            read_volume(folder)
+
+
 def test_a_single_slice_without_thickness(tmp_path):
     folder = write_series(tmp_path / "series", ONE, edit=_without("SliceThickness"))
     with pytest.raises(ValueError, match="`SliceThickness` of .*series must be given"):
@@ -190,8 +222,6 @@ def test_a_single_slice_without_thickness(tmp_path):
 
 
 def test_frames_of_a_film_are_no_volume(tmp_path):
-    import pydicom
-
     path = write_multiframe(tmp_path / "film.dcm", SMALL)
     dataset = pydicom.dcmread(path)
     del dataset.PerFrameFunctionalGroupsSequence

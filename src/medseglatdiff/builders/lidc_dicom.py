@@ -7,6 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import PIL.Image
 
+from ..data.dicom import decode_frame, read_dataset
+from ..data.dicom_values import frame_header, modality_values
+from ..data.spacing import pixel_spacing
 from .archives import Source
 from .build import Row, split_of
 from .lidc_contours import Annotation, group_nodules, parse_annotations, rasterise
@@ -25,7 +28,7 @@ class Slice(NamedTuple):
     patient: str
     position: float
     shape: tuple[int, int]
-    spacing: tuple[float, float]
+    spacing: tuple[float, float] | None
 
 
 def series_jobs(source: Source) -> list[tuple[str, list[str]]]:
@@ -141,23 +144,24 @@ def _header(source: Source, name: str) -> Slice:
             str(dataset.PatientID),
             float(dataset.ImagePositionPatient[2]),
             (int(dataset.Rows), int(dataset.Columns)),
-            (float(dataset.PixelSpacing[0]), float(dataset.PixelSpacing[1])),
+            pixel_spacing(dataset),
         )
     except Exception as error:  # values are decoded at their first use: damage shows here, as nearly anything
         raise BadFile(name, f"has no usable header: {error}") from error
-    if not all(0.01 <= length <= 10 for length in item.spacing) or not np.isfinite(item.position):
-        raise BadFile(name, f"has no usable header: pixels of {item.spacing} mm at {item.position} mm")
+    if item.spacing is None or not all(0.01 <= length <= 10 for length in item.spacing):
+        raise BadFile(name, f"has no usable header: pixels of {item.spacing or 'unknown'} mm")
+    if not np.isfinite(item.position):
+        raise BadFile(name, f"has no usable header: a position of {item.position} mm")
     return item
 
 
 def _shown(source: Source, item: Slice, window: tuple[float, float]) -> np.ndarray:
     """A slice windowed in Hounsfield units, uint8 `(H, W)`; its own photometric interpretation changes no unit."""
-    from pydicom.pixels import apply_modality_lut
-
     dataset = _dataset(source, item.name, stop_before_pixels=False)
     try:
-        values = apply_modality_lut(dataset.pixel_array, dataset).astype(float)  # [H, W]
-    except Exception as error:  # decoders raise nearly anything; without a plug-in, pydicom names those it knows
+        stored = decode_frame(dataset, 0, item.name)  # [H, W]
+        values = modality_values(stored, frame_header(dataset, 0, item.name), item.name)  # [H, W]
+    except ValueError as error:
         raise BadFile(item.name, f"pixels cannot be decoded: {error}") from error
     if values.shape != item.shape:
         raise BadFile(item.name, f"must be one grey image of {item.shape} pixels, but is of shape {values.shape}")
@@ -167,10 +171,6 @@ def _shown(source: Source, item: Slice, window: tuple[float, float]) -> np.ndarr
 
 def _dataset(source: Source, name: str, stop_before_pixels: bool):
     try:
-        import pydicom
-    except ImportError as error:
-        raise ImportError('DICOM needs `pip install "medseglatdiff[dicom]"`.') from error
-    try:
-        return pydicom.dcmread(io.BytesIO(source.read(name)), stop_before_pixels=stop_before_pixels)
-    except Exception as error:  # damaged bytes make it raise nearly anything
+        return read_dataset(io.BytesIO(source.read(name)), stop_before_pixels)
+    except (OSError, ValueError) as error:
         raise BadFile(name, f"is no readable DICOM file: {error}") from error

@@ -1,121 +1,152 @@
-"""DICOM files as images: single-frame grey ones, as a viewer would first show them. Needs the extra `dicom`."""
-
-from pathlib import Path
+"""DICOM files as images: one frame, grey or colour, as a viewer would first show it. Needs the extra `dicom`."""
 
 import numpy as np
 
-MAX_PIXELS = 89_478_485  # more than any detector has: Pillow's own limit, whatever a caller sets that to
+from .dicom_files import is_dicom, read_dataset, refuse_other_objects
+from .dicom_values import frame_header, modality_values, one_number, padding, visible
+from .jpeg_scan import refuse_cut_jpeg
+from .limits import BadImage, check_size, name_of, unreadable
+
+__all__ = ["decode_frame", "is_dicom", "read_dataset", "read_dicom"]
+
+GREY = ("MONOCHROME1", "MONOCHROME2")
+COLOUR = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+PACKAGES = {  # pydicom's dependency -> the package of it that the extra `dicom` brings
+    "gdcm": "python-gdcm",  # JPEG Lossless, JPEG of 12 bits; Apache-2.0, where pylibjpeg-libjpeg is under the GPL
+    "pyjpegls": "pyjpegls",  # JPEG-LS; MIT
+    "pylibjpeg-openjpeg": "pylibjpeg-openjpeg",  # high-throughput JPEG 2000, which Pillow does not read; MIT
+}
 
 
-def is_dicom(path) -> bool:
-    """Whether a path leads to a DICOM file: by its name, or by the mark "DICM" after the preamble of 128 bytes."""
-    path = Path(path)
-    if path.suffix.lower() in (".dcm", ".dicom"):
-        return True
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+def read_dicom(source, stretch: bool = False, frame: int | None = None) -> np.ndarray:
+    """One frame of a DICOM file as float32 `(H, W)`, or `(H, W, 3)` in colour, in [0, 1].
 
+    Grey: the modality transform is applied (to Hounsfield units in CT), then the file's first VOI table or window;
+    without them the range of values is stretched to [0, 1]. Enhanced objects state these for each frame.
+    MONOCHROME1 and a `PresentationLUTShape` of INVERSE are inverted, once, so that more is brighter. Padding around
+    the scanned field takes the darkest value found inside it.
 
-def read_dataset(path, stop_before_pixels: bool = False):
-    """The `pydicom.Dataset` of a file.
-
-    Raises:
-        ImportError: without pydicom.
-        ValueError: if the file is missing or no DICOM.
-    """
-    try:
-        import pydicom
-    except ImportError as error:
-        raise ImportError('Reading DICOM needs `pip install "medseglatdiff[dicom]"`.') from error
-    errors = (OSError, EOFError, NotImplementedError, ValueError)
-    try:
-        dataset = pydicom.dcmread(path, stop_before_pixels=stop_before_pixels)
-        list(dataset)  # decodes every value, which pydicom puts off: damage shows here
-        return dataset
-    except (*errors, pydicom.errors.BytesLengthException, pydicom.errors.InvalidDicomError) as error:
-        raise ValueError(f"`image` must be a DICOM file that can be read, but {path} cannot: {error}") from error
-
-
-def read_dicom(path, stretch: bool = False) -> np.ndarray:
-    """A single-frame grey DICOM file as float32 `(H, W)` in [0, 1].
-
-    The modality transform is applied (to Hounsfield units in CT), then the file's first window; without a window the
-    range of values is stretched to [0, 1]. MONOCHROME1 is inverted, so that more is brighter, and padding around the
-    scanned field takes the darkest value found inside it.
+    Colour: RGB, palettes and YBR become RGB, divided by the largest value of `BitsStored`; windows do not apply to it.
+    Overlays, supplemental palettes, real-world maps and ICC profiles are ignored on purpose: they do not change what
+    was scanned.
 
     Args:
-        path: of the file.
-        stretch (`bool`, *optional*, defaults to `False`): ignore the window and stretch the full range of values.
+        source: a path, a file object or a `pydicom.Dataset`.
+        stretch (`bool`, *optional*, defaults to `False`): ignore tables and windows, stretch the full range of values.
+        frame (`int`, *optional*): which frame of a file of several, from 0.
 
     Raises:
         ImportError: without pydicom.
-        ValueError: for several frames, colour, no or damaged pixel data, a compression that pydicom needs a plug-in
-            for, no pixel or more than `MAX_PIXELS`, or a window without a positive width.
+        ValueError: for several frames without `frame`, objects that are no pictures (doses, segmentations, reports),
+            no or damaged pixel data, a compression whose decoder is missing, no pixel or more than `MAX_PIXELS`, and
+            attributes that contradict each other.
     """
-    dataset = read_dataset(path)
-    # 1. refuse what has no plain meaning as one grey image
-    if "PixelData" not in dataset:
-        raise ValueError(f"`image` must be a DICOM file with pixel data, but {path} has none.")
-    photometric, frames = dataset.get("PhotometricInterpretation"), int(dataset.get("NumberOfFrames") or 1)
-    if photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise ValueError(f"`image` must be grey as a DICOM file, but {path} is {photometric}.")
-    if frames != 1:
-        raise ValueError(f"`image` must be a DICOM file of a single frame, but {path} has {frames}.")
-    rows, columns = (dataset.get(name) or 0 for name in ("Rows", "Columns"))
-    if not 0 < rows * columns <= MAX_PIXELS:
-        raise ValueError(f"`image` must have 1 to {MAX_PIXELS} pixels, but {path} has {rows} x {columns}.")
-    # 2. values: Hounsfield units in CT; padding takes the darkest
-    stored, values = _values(dataset, path)  # [H, W] twice
-    inverted, padding = photometric == "MONOCHROME1", _padding(stored, dataset)  # [H, W]
-    if padding.any() and not padding.all():
-        values[padding] = values[~padding].max() if inverted else values[~padding].min()
-    # 3. the window or the full range, more is brighter
-    if dataset.get("WindowCenter") is not None and not stretch:
-        shown = _window(values, dataset, path)  # [H, W]
-    else:
+    dataset, name = read_dataset(source), name_of(source)
+    try:
+        return _read(dataset, name, stretch, frame)
+    except (BadImage, ImportError):
+        raise
+    except Exception as error:  # values are decoded at their first use: damage shows here, as nearly anything
+        raise unreadable(name, error) from error
+
+
+def _read(dataset, name: str, stretch: bool, frame: int | None) -> np.ndarray:
+    # 1. refuse what has no plain meaning as one image
+    refuse_other_objects(dataset, name)
+    photometric = str(dataset.get("PhotometricInterpretation") or "none")
+    if photometric not in (*GREY, *COLOUR):
+        raise BadImage(f"`image` must be grey or in colour as a DICOM file, but {name} is {photometric}.")
+    index = _frame_index(dataset, frame, name)
+    rows, columns = (int(one_number(dataset, keyword, name, default=0)) for keyword in ("Rows", "Columns"))
+    check_size(rows, columns, name)
+    stored_bits, high_bit = (one_number(dataset, keyword, name) for keyword in ("BitsStored", "HighBit"))
+    if None not in (stored_bits, high_bit) and high_bit != stored_bits - 1:
+        raise BadImage(f"`HighBit` must be BitsStored - 1, but {name} has {high_bit:g} and {stored_bits:g}.")
+    # 2. colour
+    stored = decode_frame(dataset, index, name)  # [H, W] or [H, W, 3]
+    if photometric in COLOUR:
+        return _colour(stored, dataset, stored_bits, name)
+    # 3. grey values: Hounsfield units in CT; padding takes the darkest
+    if stored.ndim != 2:
+        raise BadImage(f"`image` must be of shape (H, W) as a grey DICOM file, but {name} is {stored.shape}.")
+    header = frame_header(dataset, index, name)
+    values, empty = modality_values(stored, header, name), padding(stored, header, name)  # [H, W] twice
+    inverted = photometric == "MONOCHROME1" or str(header.get("PresentationLUTShape") or "").strip() == "INVERSE"
+    if empty.any() and not empty.all():
+        values[empty] = values[~empty].max() if inverted else values[~empty].min()
+    # 4. as the file wants it shown, or the full range; more is brighter
+    signed = stored.dtype.kind == "i" or (one_number(header, "RescaleIntercept", name, default=0) < 0)
+    shown = None if stretch else visible(values, header, signed, name)  # [H, W]
+    if shown is None:
         values -= values.min()
         shown = values / (values.max() or 1)  # [H, W]
     return (1 - shown if inverted else shown).astype(np.float32)
 
 
-def pixel_spacing(path) -> tuple[float, float] | None:
-    """Distance between pixels in mm, `(between rows, between columns)`, where a DICOM file tells it."""
-    if not is_dicom(path):
-        return None
-    spacing = read_dataset(path, stop_before_pixels=True).get("PixelSpacing")
-    return (float(spacing[0]), float(spacing[1])) if spacing else None
+def _frames(dataset, name: str) -> int:
+    return int(one_number(dataset, "NumberOfFrames", name, default=1)) or 1
 
 
-def _values(dataset, path) -> tuple[np.ndarray, np.ndarray]:
-    from pydicom.pixels import apply_modality_lut
+def _frame_index(dataset, frame: int | None, name: str) -> int:
+    frames = _frames(dataset, name)
+    if frame is None and frames != 1:
+        chosen = f"choose one by `frame`, from 0 to {frames - 1}"
+        raise BadImage(f"`image` must be a DICOM file of a single frame, but {name} has {frames}: {chosen}.")
+    if not 0 <= (frame or 0) < frames:
+        raise BadImage(f"`frame` must be from 0 to {frames - 1} for {name}, but was {frame}.")
+    return frame or 0
+
+
+def decode_frame(dataset, index: int, name: str) -> np.ndarray:
+    """The stored values of a frame, `(H, W)` or `(H, W, 3)`, by the first decoder that can; YBR becomes RGB.
+
+    Raises:
+        BadImage: for damaged pixel data, and a compression whose decoder is missing, with the package that brings it.
+    """
+    from pydicom.encaps import get_frame
+    from pydicom.pixels import pixel_array
+    from pydicom.uid import JPEGBaseline8Bit
+
+    syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
+    if syntax is None:
+        raise BadImage(f"`image` must name its transfer syntax in DICOM's file meta, but {name} does not.")
+    plugins = _plugins(syntax, name) if syntax.is_encapsulated else [""]
+    if syntax == JPEGBaseline8Bit:
+        refuse_cut_jpeg(get_frame(dataset.PixelData, index, number_of_frames=_frames(dataset, name)), name)
+    reasons = []
+    for plugin in plugins:
+        try:
+            return pixel_array(dataset, index=index, decoding_plugin=plugin)
+        except Exception as error:  # decoders raise nearly anything
+            reasons.append(" ".join(str(error).split()))
+    raise BadImage(f"`image` must hold pixel data that can be decoded, but {name} does not: {'; '.join(reasons)}")
+
+
+def _plugins(syntax, name: str) -> list[str]:
+    """The installed decoders of a compression; gdcm comes last, so that what the others read stays as it was."""
+    from pydicom.pixels import get_decoder
 
     try:
-        stored = dataset.pixel_array  # [H, W]
-    except (AttributeError, NotImplementedError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"`image` must hold pixel data that can be decoded, but {path} does not: {reason}") from error
-    return stored, apply_modality_lut(stored, dataset).astype(np.float64)
+        decoder = get_decoder(syntax)
+    except NotImplementedError as error:
+        raise BadImage(f"`image` must be a picture, but {name} is compressed as {syntax.name}.") from error
+    if not decoder.available_plugins:
+        missing = " ".join(decoder.missing_dependencies)
+        packages = " or ".join(package for dependency, package in PACKAGES.items() if dependency in missing)
+        advice = f'which needs {packages}: `pip install "medseglatdiff[dicom]"`'
+        raise BadImage(f"`image` must be a DICOM file that can be decoded, but {name} is {syntax.name}, {advice}.")
+    return sorted(decoder.available_plugins, key=lambda plugin: plugin == "gdcm")
 
 
-def _padding(stored: np.ndarray, dataset) -> np.ndarray:
-    """Where the file says that nothing was scanned (PS3.3 C.7.5.1.1.2)."""
-    value = dataset.get("PixelPaddingValue")
-    if value is None:
-        return np.zeros(stored.shape, bool)
-    limit = dataset.get("PixelPaddingRangeLimit", value)
-    return (stored >= min(value, limit)) & (stored <= max(value, limit))
+def _colour(stored: np.ndarray, dataset, stored_bits: float, name: str) -> np.ndarray:
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
+        from pydicom.pixels import apply_color_lut
 
-
-def _window(values: np.ndarray, dataset, path) -> np.ndarray:
-    """The first window's function of values (DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3), in [0, 1]."""
-    center, width = (float(np.atleast_1d(dataset.get(name) or 0)[0]) for name in ("WindowCenter", "WindowWidth"))
-    if not width > 0:
-        raise ValueError(f"`image` must have a window of positive width, but that of {path} is {width}.")
-    function = dataset.get("VOILUTFunction") or "LINEAR"
-    if function == "SIGMOID":
-        return 1 / (1 + np.exp(-4 * (values - center) / width))
-    if function == "LINEAR":
-        center, width = center - 0.5, max(width - 1, 1e-6)
-    return ((values - center) / width + 0.5).clip(0, 1)
+        stored = apply_color_lut(stored, dataset)  # [H, W, 3], 8 or 16 bits, whatever the indices have
+        stored_bits = 8 * stored.dtype.itemsize
+    if stored.ndim != 3 or stored.shape[2] != 3 or stored.dtype.kind != "u":
+        found = f"{stored.shape} of type {stored.dtype}"
+        raise BadImage(
+            f"`image` must be unsigned and of shape (H, W, 3) as a colour DICOM file, but {name} is {found}."
+        )
+    return (stored / np.float32(2**stored_bits - 1)).astype(np.float32)  # [H, W, 3]

@@ -1,53 +1,64 @@
 """Any input (PIL image, path, DICOM, array, tensor) -> model tensor; probabilities -> the input's own size."""
 
 import os
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import PIL.Image
 import torch
 import torch.nn.functional as F
 
-from .dicom import MAX_PIXELS, is_dicom, read_dicom
+from .arrays import as_plain_array, from_tensor, to_unit_range
+from .dicom import is_dicom, read_dicom
+from .dicom_files import is_dataset
+from .limits import is_file_object
+from .pictures import from_pil, read_picture
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601-2, as in Pillow's convert("L")
-PIL_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I", "I;16", "I;16L", "I;16B", "F")
+WAYS_OUT = {  # type -> what to do with it
+    "bytes": "wrap them in io.BytesIO",
+    "bytearray": "wrap it in io.BytesIO",
+    "dict": "open its bytes by io.BytesIO, or decode the column by datasets.Image()",
+    "generator": "pass list(images)",
+    "Series": "pass list(images)",
+    "Dataset": "pass one of its columns",
+}
 
 
-def load_image(image, stretch: bool = False) -> np.ndarray:
+def load_image(image, stretch: bool = False, frame: int | None = None) -> np.ndarray:
     """Reads one image as float32 `(H, W, C)` with C of 1 or 3 and values in [0, 1].
 
-    uint8 is divided by 255, uint16 by 65535, bool becomes 0 and 1, floats must lie in [0, 1]. Palettes become RGB. An
-    alpha channel is dropped where it is opaque everywhere and refused elsewhere. EXIF orientation is not applied: the
-    masks belong to the pixels as they are stored. DICOM: see `read_dicom`.
+    uint8 is divided by 255, uint16 by 65535, bool becomes 0 and 1, floats must lie in [0, 1]. A uint16 image that uses
+    at most 14 of its bits is warned about. Palettes, inks and other colour spaces become RGB, ICC profiles are ignored
+    (`pictures.MODES`). An alpha channel is dropped where it is opaque everywhere and refused elsewhere. EXIF
+    orientation is not applied: the masks belong to the pixels as they are stored. DICOM: see `read_dicom`.
 
     Args:
-        image: a PIL image, a path (whatever Pillow reads, or DICOM), an array `(H, W)` or `(H, W, C)`, or a tensor
-            `(C, H, W)`.
+        image: a PIL image, a path or an open binary file such as `io.BytesIO` (whatever Pillow reads, or DICOM), a
+            `pydicom.Dataset`, an array `(H, W)` or `(H, W, C)`, or a tensor `(C, H, W)`. At most `MAX_PIXELS` pixels.
         stretch (`bool`, *optional*, defaults to `False`): stretch the image from its least to its greatest value (all
             channels together, a constant image becomes 0), whatever its type and range. DICOM windows are then
             ignored. For checkpoints trained on such images, as LIDC-IDRI's crops are.
+        frame (`int`, *optional*): which frame or page of a file that has several, from 0.
 
     Raises:
-        TypeError, ValueError: for anything else, files that cannot be read, NaN, infinite values and empty images.
+        TypeError, ValueError: for anything else, URLs among it, files that cannot be read, NaN, infinite values, empty
+            images, and those of too many pixels.
     """
-    if isinstance(image, (str, os.PathLike)):
-        array = read_dicom(image, stretch) if is_dicom(image) else _read_file(Path(image))
+    if is_dataset(image) or isinstance(image, (str, os.PathLike)) or is_file_object(image):
+        array = read_dicom(image, stretch, frame) if is_dicom(image) else read_picture(image, frame)
     elif isinstance(image, PIL.Image.Image):
-        array = _from_pil(image)
-    elif isinstance(image, torch.Tensor):
-        array = _from_tensor(image)
-    elif isinstance(image, np.ndarray):
-        array = image
+        array = from_pil(image, frame)
+    elif isinstance(image, (torch.Tensor, np.ndarray)):
+        if frame is not None:
+            raise ValueError(f"`frame` must be None for arrays and tensors, but was {frame}: pass the frame itself.")
+        array = from_tensor(image) if isinstance(image, torch.Tensor) else image
     else:
-        raise TypeError(f"`image` must be a PIL image, a path, an array or a tensor, but was {type(image).__name__}.")
-    if array.ndim == 2:
-        array = array[:, :, None]  # [H, W, 1]
-    if array.ndim != 3 or array.shape[2] not in (1, 3):
-        raise ValueError(f"`image` must have shape (H, W), (H, W, 1) or (H, W, 3), but was {array.shape}.")
-    if array.size == 0:
-        raise ValueError(f"`image` must have at least one pixel, but was of shape {array.shape}.")
-    return _to_unit_range(array, stretch)
+        kind = type(image).__name__
+        advice = f": {WAYS_OUT[kind]}" if kind in WAYS_OUT else ""
+        kinds = "a PIL image, a path, a binary file, a pydicom dataset, an array or a tensor"
+        raise TypeError(f"`image` must be {kinds}, but was {kind}{advice}.")
+    return to_unit_range(as_plain_array(array), stretch)
 
 
 def to_channels(array: np.ndarray, num_channels: int) -> np.ndarray:
@@ -66,13 +77,14 @@ def to_channels(array: np.ndarray, num_channels: int) -> np.ndarray:
 def as_image_list(images) -> list:
     """One image, a list of images or a tensor `(B, C, H, W)` as a list of images.
 
+    Tuples and other sequences are lists, columns of a `datasets.Dataset` among them.
+
     Raises:
         ValueError: if there are none.
     """
-    if isinstance(images, (list, tuple)) or (isinstance(images, torch.Tensor) and images.ndim == 4):
-        images = list(images)
-    else:
-        images = [images]
+    sequence = isinstance(images, Sequence) and not isinstance(images, (str, bytes, bytearray))
+    batch = isinstance(images, torch.Tensor) and images.ndim == 4
+    images = list(images) if sequence or batch else [images]
     if not images:
         raise ValueError("`images` must hold at least one image, but was empty.")
     return images
@@ -111,55 +123,3 @@ def preprocess(
 def resize_bilinear(tensor: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Bilinear with antialiasing: `(B, K, h, w)` -> `(B, K, H, W)`; probabilities that sum to 1 over K still do."""
     return F.interpolate(tensor, size=size, mode="bilinear", antialias=True)
-
-
-def _to_unit_range(array: np.ndarray, stretch: bool) -> np.ndarray:
-    kind, bits = array.dtype.kind, 8 * array.dtype.itemsize
-    if kind not in "bf" and not (kind == "u" and bits <= 16) and not (kind in "ui" and stretch):
-        raise TypeError(f"`image` must be of type uint8, uint16, float or bool, but was {array.dtype}.")
-    if not np.isfinite(array).all():
-        raise ValueError("`image` must hold finite values, but holds NaN or infinity.")
-    if stretch:
-        array = array.astype(np.float64) - float(array.min())
-        return (array / (array.max() or 1)).astype(np.float32)  # [H, W, C]
-    if kind == "u":
-        return (array / np.float32(np.iinfo(array.dtype).max)).astype(np.float32)  # [H, W, C]
-    if array.min() < 0 or array.max() > 1:
-        raise ValueError(f"`image` must hold floats in [0, 1], but they range from {array.min()} to {array.max()}.")
-    return array.astype(np.float32)
-
-
-def _from_tensor(tensor: torch.Tensor) -> np.ndarray:
-    if tensor.ndim != 3 or tensor.shape[0] not in (1, 3):
-        raise ValueError(f"`image` must have shape (1, H, W) or (3, H, W) as a tensor, but was {tuple(tensor.shape)}.")
-    tensor = tensor.detach().cpu().movedim(0, -1)  # [H, W, C]
-    return (tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor).numpy()
-
-
-def _from_pil(image: PIL.Image.Image) -> np.ndarray:
-    if image.mode not in PIL_MODES:
-        raise ValueError(f"`image` must be grey or RGB, but was of mode {image.mode}.")
-    if getattr(image, "n_frames", 1) != 1:
-        raise ValueError(f"`image` must hold a single frame, but holds {image.n_frames}.")
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"`image` must have at most {MAX_PIXELS} pixels, but was {image.width} x {image.height}.")
-    if image.has_transparency_data:
-        alpha = image.convert("RGBA").getchannel("A")
-        if alpha.getextrema()[0] < 255:
-            raise ValueError("`image` must be opaque, but has transparent pixels: flatten it onto a background first.")
-        image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-    if image.mode == "P":
-        image = image.convert("RGB")
-    array = np.asarray(image)
-    return array.astype(np.uint16) if image.mode.startswith("I;16") else array
-
-
-def _read_file(path: Path) -> np.ndarray:
-    try:
-        image = PIL.Image.open(path)
-        getattr(image, "n_frames", 1)  # reads the headers of all frames, which may be damaged too
-        image.load()
-    except (OSError, SyntaxError, TypeError, ValueError, PIL.Image.DecompressionBombError) as error:
-        raise ValueError(f"`image` must be a file that can be read, but {path} cannot: {error}.") from error
-    with image:
-        return _from_pil(image)

@@ -1,6 +1,7 @@
 """DICOM slices as volumes: a series of single frames in a folder, or the frames of one file, sorted and checked."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +10,7 @@ import numpy as np
 
 from .dicom import is_dicom, read_dataset
 from .frames import frame_values, shown_values
+from .limits import BadImage, unreadable
 from .volumes import Volume, check_geometry
 
 SLICE_CLASSES = tuple(
@@ -32,15 +34,32 @@ class Plane(NamedTuple):
 
 def is_slice(path: Path) -> bool:
     """Whether a DICOM file is a slice of something: CT, MR or PET, or with a position in the patient."""
-    dataset = read_dataset(path, stop_before_pixels=True)
-    return "Rows" in dataset and (
-        "ImagePositionPatient" in dataset or str(dataset.get("SOPClassUID")) in SLICE_CLASSES
-    )
+    try:
+        header = read_dataset(path, stop_before_pixels=True)
+        return "Rows" in header and (
+            "ImagePositionPatient" in header or str(header.get("SOPClassUID")) in SLICE_CLASSES
+        )
+    except Exception:  # damage, which pydicom meets as nearly anything, is told of when the file is read
+        return False
 
 
 def number_of_frames(path: Path) -> int:
-    """Of a DICOM file."""
-    return int(read_dataset(path, stop_before_pixels=True).get("NumberOfFrames") or 1)
+    """Of a DICOM file; 1 where it is damaged, which is told of when it is read."""
+    try:
+        return int(read_dataset(path, stop_before_pixels=True).get("NumberOfFrames") or 1)
+    except Exception:  # pydicom meets damage as nearly anything
+        return 1
+
+
+@contextmanager
+def naming_damage(path: Path) -> Iterator[None]:
+    """Turns whatever pydicom raises into an error that names the path: it decodes values at their first use."""
+    try:
+        yield
+    except (BadImage, ImportError):
+        raise
+    except Exception as error:
+        raise unreadable(str(path), error) from error
 
 
 def read_series(folder: Path) -> Volume:
@@ -60,20 +79,20 @@ def read_series(folder: Path) -> Volume:
     if len(series) != 1:
         found = ", ".join(f"{uid} ({len(files)} files, such as {files[0].name})" for uid, files in series.items())
         advice = "put each series into a folder of its own" if series else "pass a folder that directly holds one"
-        raise ValueError(f"{folder} must hold one DICOM series, but holds {found or 'none'}: {advice}.")
+        raise BadImage(f"{folder} must hold one DICOM series, but holds {found or 'none'}: {advice}.")
     if any(int(header.get("NumberOfFrames") or 1) > 1 for header in headers.values()):
-        raise ValueError(
-            f"{folder} must hold single frames, but holds multi-frame files: pass one of these as a file."
-        )
+        raise BadImage(f"{folder} must hold single frames, but holds multi-frame files: pass one of these as a file.")
     # 2. sorted along the normal
     planes = [_plane(header, 0, file.name, file) for file, header in headers.items()]
     order, geometry = _sorted(folder, planes)
     files, sources = ([list(part)[number] for number in order] for part in (headers, headers.values()))
     for header, file in zip(sources, files, strict=True):
         _check_grey(header, file)
-    return _volume(
-        folder, sources, geometry, planes[0].size, lambda index: (read_dataset(files[index]), 0, files[index])
-    )
+
+    def frame_of(index: int) -> tuple:
+        return read_dataset(files[index]), 0, files[index]
+
+    return _volume(folder, sources, geometry, planes[0].size, frame_of)
 
 
 def read_multiframe(path: Path) -> Volume:
@@ -87,7 +106,7 @@ def read_multiframe(path: Path) -> Volume:
     _check_grey(dataset, path)
     groups = dataset.get("PerFrameFunctionalGroupsSequence") or []
     if len(groups) != count:
-        raise ValueError(
+        raise BadImage(
             f"{path} must say where each of its {count} frames lies, but does so for {len(groups)}: frames of a film "
             "are no volume, pass them as images."
         )
@@ -107,10 +126,12 @@ def _volume(path: Path, sources: Sequence, geometry: tuple, size, frame_of, fram
     check_geometry(path, (depth, *size), origin, spacing, direction)
 
     def read(index: int) -> np.ndarray:
-        return frame_values(*frame_of(index))  # [H, W]
+        with naming_damage(path):
+            return frame_values(*frame_of(index))  # [H, W]
 
     def show(values: np.ndarray, index: int) -> np.ndarray:
-        return shown_values(values, *frame_of(index))
+        with naming_damage(path):
+            return shown_values(values, *frame_of(index))  # [H, W]
 
     uid = str(sources[0].get("SeriesInstanceUID"))
     return Volume(path, uid, (depth, *size), origin, spacing, direction, read, show, sources, tuple(frames))
@@ -119,7 +140,7 @@ def _volume(path: Path, sources: Sequence, geometry: tuple, size, frame_of, fram
 def _check_grey(header, file: Path):
     photometric = header.get("PhotometricInterpretation")
     if photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        raise ValueError(f"{file} must be grey as a slice of a volume, but is {photometric}: pass it as an image.")
+        raise BadImage(f"{file} must be grey as a slice of a volume, but is {photometric}: pass it as an image.")
 
 
 def _plane(header, frame: int, name: str, file: Path) -> Plane:
@@ -140,7 +161,7 @@ def _plane(header, frame: int, name: str, file: Path) -> Plane:
             found = np.empty(0)
         if found.shape != (count,) or not np.isfinite(found).all():
             what = f"be {count} finite numbers, but that of {name} is {'missing' if value is None else value}"
-            raise ValueError(f"`{keyword}` of {file} must {what}: a volume needs the geometry of each slice.")
+            raise BadImage(f"`{keyword}` of {file} must {what}: a volume needs the geometry of each slice.")
         return found
 
     thickness = find("PixelMeasuresSequence", "SpacingBetweenSlices", "SliceThickness")
@@ -175,27 +196,27 @@ def _check_agreement(path: Path, planes: list[Plane]):
             pair = [getattr(plane, what), getattr(planes[0], what)]
             if not np.allclose(*pair, rtol=1e-3, atol=1e-3):
                 found = f"{plane.name} has {pair[0]} and {planes[0].name} {pair[1]}"
-                raise ValueError(f"The slices of {path} must agree in {what}, but {found}: leave out what differs.")
+                raise BadImage(f"The slices of {path} must agree in {what}, but {found}: leave out what differs.")
 
 
 def _gap(path: Path, planes: list[Plane], normal: np.ndarray) -> float:
     """The distance between slices in mm, which must be the same everywhere; of a single slice its thickness."""
     if len(planes) == 1:
         if planes[0].thickness is None:
-            raise ValueError(f"`SliceThickness` of {path} must be given for a single slice, but is missing.")
+            raise BadImage(f"`SliceThickness` of {path} must be given for a single slice, but is missing.")
         return planes[0].thickness
     gaps = np.diff([plane.position @ normal for plane in planes])  # [D - 1]
     usual = float(np.median(gaps))
     for before, after, gap in zip(planes, planes[1:], gaps, strict=False):
         pair = f"{before.name} and {after.name}"
         if gap < SAME_PLACE:
-            raise ValueError(
+            raise BadImage(
                 f"{path} must hold one image at each position, but {pair} lie at the same one: leave out duplicates, "
                 "and put times, echoes and phases into folders of their own."
             )
         if abs(gap - usual) > UNEVEN * usual:
             kind = "slices are missing" if gap > usual else "slices overlap"
-            raise ValueError(
+            raise BadImage(
                 f"The slices of {path} must lie {usual:g} mm apart, but between {pair} there are {gap:g} mm: {kind}; "
                 "export the whole series again, or resample it."
             )
@@ -209,7 +230,7 @@ def _check_upright(path: Path, planes: list[Plane], step: np.ndarray):
         normal = step / np.linalg.norm(step)  # [3]
         beside = float(np.linalg.norm(away - (away @ normal) * normal))
         if beside > SHEAR * plane.spacing.min():
-            raise ValueError(
+            raise BadImage(
                 f"The slices of {path} must lie one above the other along their normal, but {plane.name} lies "
                 f"{beside:.2f} mm beside it, as with a tilted gantry: resample the series upright."
             )

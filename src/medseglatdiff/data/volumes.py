@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .dicom import is_dicom
+from .limits import BadImage, unreadable
 from .written_geometry import check_written_geometry
 
 MAX_VOXELS = 2**30  # 1,024 slices of 1,024 x 1,024
@@ -61,7 +62,7 @@ class Volume:
         """
         values = self.read(index)
         if not np.isfinite(values).all():
-            raise ValueError(f"Slice {index} of {self.path} must hold finite values, but holds NaN or infinity.")
+            raise BadImage(f"Slice {index} of {self.path} must hold finite values, but holds NaN or infinity.")
         return values
 
     def shown(self, values: np.ndarray, index: int) -> np.ndarray:
@@ -116,9 +117,10 @@ def read_volume(path) -> Volume:
     """
     path = Path(path)
     if path.is_dir() or not path.name.lower().endswith(SUFFIXES):
-        from .series import read_multiframe, read_series
+        from .series import naming_damage, read_multiframe, read_series
 
-        return read_series(path) if path.is_dir() else read_multiframe(path)
+        with naming_damage(path):
+            return read_series(path) if path.is_dir() else read_multiframe(path)
     return _read_itk(path)
 
 
@@ -137,12 +139,12 @@ def check_geometry(path: Path, shape: Sequence[int], origin, spacing, direction)
     if wrong or not np.greater(spacing, 0).all():
         value = ", ".join(f"{number:g}" for number in np.ravel(dict(parts)[wrong or "spacing"]))
         must = "finite" if wrong else "positive, in mm"
-        raise ValueError(f"The {wrong or 'spacing'} of {path} must be {must}, but is {value}: export it again.")
+        raise BadImage(f"The {wrong or 'spacing'} of {path} must be {must}, but is {value}: export it again.")
     if not np.allclose(np.transpose(direction) @ direction, np.eye(3), atol=1e-3):
-        raise ValueError(f"The axes of {path} must be at right angles: resample it to a grid that is not sheared.")
+        raise BadImage(f"The axes of {path} must be at right angles: resample it to a grid that is not sheared.")
     if not 0 < np.prod(shape, dtype=float) <= MAX_VOXELS:
         size = " x ".join(map(str, shape))
-        raise ValueError(f"{path} must have 1 to {MAX_VOXELS:,} voxels, but has {size}: crop it.")
+        raise BadImage(f"{path} must have 1 to {MAX_VOXELS:,} voxels, but has {size}: crop it.")
 
 
 def _read_itk(path: Path) -> Volume:
@@ -157,7 +159,7 @@ def _read_itk(path: Path) -> Volume:
         check_written_geometry(path)
         reader.ReadImageInformation()
     except (OSError, EOFError, struct.error, RuntimeError) as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(str(path), _itk_reason(error)) from error
     size = reader.GetSize()
     if len(size) != 3:
         what = (
@@ -165,9 +167,9 @@ def _read_itk(path: Path) -> Volume:
             if len(size) > 3
             else "a single plane: pass an image"
         )
-        raise ValueError(f"{path} must be a volume of three dimensions, but has {' x '.join(map(str, size))}, {what}.")
+        raise BadImage(f"{path} must be a volume of three dimensions, but has {' x '.join(map(str, size))}, {what}.")
     if reader.GetNumberOfComponents() != 1 or "complex" in SimpleITK.GetPixelIDValueAsString(reader.GetPixelID()):
-        raise ValueError(f"{path} must be grey, but holds colour or vectors: save one channel of it.")
+        raise BadImage(f"{path} must be grey, but holds colour or vectors: save one channel of it.")
     origin, spacing = np.array(reader.GetOrigin()), np.array(reader.GetSpacing())
     direction = np.reshape(reader.GetDirection(), (3, 3))
     check_geometry(path, size, origin, spacing, direction)
@@ -178,7 +180,7 @@ def _read_itk(path: Path) -> Volume:
         try:
             return SimpleITK.GetArrayFromImage(reader.Execute())  # [D, H, W]
         except RuntimeError as error:
-            raise _unreadable(path, error) from error
+            raise unreadable(str(path), _itk_reason(error)) from error
 
     def show(values: np.ndarray, index: int) -> np.ndarray:
         whole = voxels()[index].astype(np.float32)  # [H, W]
@@ -190,6 +192,6 @@ def _read_itk(path: Path) -> Volume:
     return Volume(path, stem(path), size[::-1], origin, spacing, direction, read, show)
 
 
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    reason = str(error).strip().splitlines()[-1].split("ERROR: ")[-1].split(": ", 1)[-1]
-    return ValueError(f"{path} must be a file that can be read, but cannot: {reason.rstrip('.')}.")
+def _itk_reason(error: Exception) -> str:
+    """The last sentence of SimpleITK's messages, which begin with places in its own source."""
+    return str(error).strip().splitlines()[-1].split("ERROR: ")[-1].split(": ", 1)[-1]

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .limits import BadImage
+
 SPACING_FIELDS = {"spacings", "space directions", "elementspacing", "elementsize"}  # of NRRD and MetaImage
 
 
@@ -26,7 +28,7 @@ def check_written_geometry(path: Path):
     fields = {line.split("=")[0].split(":")[0].strip() for line in head.splitlines()}
     known = head.startswith("nrrd") or "ndims" in fields  # else SimpleITK says what is wrong
     if known and not SPACING_FIELDS & fields:
-        raise ValueError(f"{path} must say its spacing in mm, but has none: export it again with its geometry.")
+        raise BadImage(f"{path} must say its spacing in mm, but has none: export it again with its geometry.")
 
 
 def _check_nifti(path: Path):
@@ -43,14 +45,14 @@ def _check_nifti(path: Path):
         np.array(struct.unpack_from(order + form, head, at)) for at, form in (lengths, codes, rows)
     )
     if codes.max() <= 0:
-        raise ValueError(f"{path} must say where it lies in the patient, but sets neither qform nor sform: set one.")
+        raise BadImage(f"{path} must say where it lies in the patient, but sets neither qform nor sform: set one.")
     if not (np.isfinite(lengths) & (lengths > 0)).all():
-        raise ValueError(f"{path} must say its spacing in mm, but has {_plain(lengths)}: export it with its geometry.")
+        raise BadImage(f"{path} must say its spacing in mm, but has {_plain(lengths)}: export it with its geometry.")
     if codes[1] > 0:
         by_form = np.linalg.norm(rows.reshape(3, 4)[:, :3], axis=0)  # [3]
         if not np.allclose(by_form, lengths, rtol=0.01):
             found = f"pixdim says {_plain(lengths)} mm and sform {_plain(by_form)}"
-            raise ValueError(f"The spacing of {path} must be one, but {found}: correct the one that is wrong.")
+            raise BadImage(f"The spacing of {path} must be one, but {found}: correct the one that is wrong.")
 
 
 def _plain(values: np.ndarray) -> str:

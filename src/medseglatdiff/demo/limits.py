@@ -11,8 +11,8 @@ import numpy as np
 import PIL.Image
 import pydicom
 
-from ..data.dicom import pixel_spacing
 from ..data.images import load_image
+from ..data.spacing import pixel_spacing
 
 MAX_FILE_MB = 20
 MAX_PIXELS = 2048 * 2048
@@ -112,11 +112,11 @@ def _read_picture(data: bytes, stretch: bool) -> Upload:
         raise InputError(TOO_MANY_PIXELS) from None
     if picture.width * picture.height > MAX_PIXELS:  # as the header has it: nothing is decoded yet
         raise InputError(TOO_MANY_PIXELS)
-    if getattr(picture, "n_frames", 1) > 1:
+    if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:  # MPO: a phone's photo, with a preview
         raise InputError(ANIMATED)
     picture.load()
     try:
-        return Upload(load_image(picture, stretch))
+        return Upload(load_image(io.BytesIO(data), stretch))
     except (TypeError, ValueError) as error:  # a mode or transparency; the messages quote no content
         raise InputError(str(error).replace("`image`", "The image")) from None
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..data.dicom import pixel_spacing
 from ..data.images import load_image, resize_bilinear, to_channels
+from ..data.spacing import pixel_spacing
 from .regions import Window, as_region_list, cut, region_window, warn_without_region
 from .sampling import check_finite
 

@@ -32,21 +32,33 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="images (PNG, JPEG, TIFF, DICOM, ...), folders of them, or patterns in quotes",
-    )
-    parser.add_argument("--model", required=True, metavar="PATH_OR_ID", help="a pipeline's folder or Hub id")
-    parser.add_argument(
-        "--out", required=True, type=Path, metavar="DIR", help="folder of the results: each case gets one in it"
+        help="images (PNG, JPEG, TIFF, DICOM, ...), folders of them, or patterns in quotes (at least one)",
     )
     parser.add_argument(
-        "--point", metavar="X,Y", help="look at the checkpoint's field of view around this pixel of the image"
+        "--model", required=True, metavar="PATH_OR_ID", help="folder of a pipeline, or its id on the Hub (required)"
     )
     parser.add_argument(
-        "--box", metavar="L,T,R,B", help="look at this part of the image, in pixels: left, top, right, bottom"
+        "--out", required=True, type=Path, metavar="DIR", help="folder in which each case gets one (required)"
     )
-    parser.add_argument("--num-masks", type=int, metavar="N", help="masks per case (default: the checkpoint's)")
-    parser.add_argument("--steps", type=int, metavar="N", help="denoising steps (default: the checkpoint's)")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of every case's noise (default: 0)")
+    parser.add_argument(
+        "--point",
+        metavar="X,Y",
+        help="pixel of the image around which to look, at the checkpoint's field of view (default: the whole image)",
+    )
+    parser.add_argument(
+        "--box",
+        metavar="L,T,R,B",
+        help="part of the image to look at, in pixels: left, top, right, bottom (default: the whole image)",
+    )
+    parser.add_argument(
+        "--num-masks", type=int, metavar="N", help="masks per case, at least 1 (default: the checkpoint's)"
+    )
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="denoising steps per mask, at least 1 (default: the checkpoint's)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="of every case's noise, a whole number (default: 0)"
+    )
     parser.add_argument(
         "--format",
         nargs="+",
@@ -56,7 +68,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         help=f"of masks and maps, one or several of {', '.join(FORMATS)} (default: png)",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="compute cases again that were finished with other settings"
+        "--overwrite",
+        action="store_true",
+        help="compute cases again that were finished with other settings (default: refuse them)",
     )
     options = parser.parse_args(arguments)
     for name in ("num_masks", "steps"):

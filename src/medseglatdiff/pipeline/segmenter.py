@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from ..data.dicom import pixel_spacing
 from ..data.files import PREFIX, naming_full_disk, replace_folder
 from ..data.images import load_image
+from ..data.spacing import pixel_spacing
 from ..overview import draw_overview
 from .cases import Case, printable
 from .files import WRITTEN, mean_pairwise_dice, report, write_output
