@@ -30,6 +30,7 @@ def draw_chest(
     spacing: tuple[float, float, float] = (0.7, 0.7, 2.0),
     diameter: float = 10.0,
     vessels: int = 140,
+    clearance: float = 8.0,
     seed: int = 0,
 ) -> Chest:
     """Two lungs in a body, vessels that run through them, and one nodule of `diameter` mm in the left half."""
@@ -47,7 +48,7 @@ def draw_chest(
     values = np.where(ellipse((0.5, 0.5), (0.46, 0.36)), 40.0, -1000.0)
     lungs = ellipse((0.3, 0.5), (0.15, 0.26)) | ellipse((0.7, 0.5), (0.15, 0.26))
     values[lungs] = -860.0
-    # 2. vessels: tubes through the lungs that lie up to 45 degrees to the axis, none within 8 mm of the nodule's rim
+    # 2. vessels: tubes up to 45 degrees from the axis, in the lungs, none within `clearance` mm of the nodule
     centre = (round(0.3 * width), round(0.46 * height), depth // 2)
     middle = np.multiply(centre, spacing)  # mm
     drawn, (heights, columns) = 0, (z[:, 0, 0], np.arange(width) * spacing[0])
@@ -57,7 +58,7 @@ def draw_chest(
         start = np.array([across * (side + rng.uniform(-0.12, 0.12)), down * (0.5 + rng.uniform(-0.22, 0.22))])
         tilt = rng.uniform(-1, 1, 2)
         paths = start + tilt * (heights[:, None] - heights.mean())  # [D, 2]
-        if np.hypot(*(paths - middle[:2]).T).min() < diameter / 2 + radius + 8:
+        if np.hypot(*(paths - middle[:2]).T).min() < diameter / 2 + radius + clearance:
             continue
         drawn += 1
         for index, (px, py) in enumerate(paths):

@@ -1,5 +1,6 @@
 """DICOM SEG and NIfTI of findings, read back by highdicom and SimpleITK: the same voxels at the same place."""
 
+import sys
 import warnings
 
 import highdicom
@@ -22,8 +23,10 @@ from series_fixtures import (
 
 from medseglatdiff.data.volumes import read_volume
 from medseglatdiff.pipeline.dicom_seg import FINDINGS, PLACE, write_finding, write_segmentation
+from medseglatdiff.pipeline.finding import FindingResult
 from medseglatdiff.pipeline.geometry_outputs import draw_finding, write_nifti
-from medseglatdiff.pipeline.volume import FindingResult
+from medseglatdiff.pipeline.measurements import measure_finding
+from medseglatdiff.pipeline.volume import nearest_part
 
 SMALL = draw_chest((6, 40, 32), (0.8, 1.2, 2.5), diameter=8, vessels=3)  # pixels that are not square
 ONE = Chest(SMALL.values[3:4], SMALL.nodule[3:4], (*SMALL.centre[:2], 0), SMALL.spacing)
@@ -258,6 +261,22 @@ def test_what_is_not_dicom_has_no_segmentation(tmp_path):
     volume = read_volume(write_itk(tmp_path / "scan.nii.gz", SMALL))
     with pytest.raises(ValueError, match=r"`dicom-seg` must have a DICOM source .*scan\.nii\.gz is none: use `nifti`"):
         write_finding(tmp_path, finding_in(volume), volume, model="lung")
+
+
+@pytest.mark.parametrize("package", ("highdicom", "SimpleITK", "skimage.measure"))
+def test_a_missing_package_names_the_extra(package, tmp_path, monkeypatch):
+    write_itk(tmp_path / "scan.mha", SMALL)
+    volume = read_volume(write_series(tmp_path / "a", SMALL))
+    result = finding_in(volume)
+    monkeypatch.setitem(sys.modules, package, None)
+    uses = {
+        "highdicom": [lambda: write_finding(tmp_path, result, volume, model="lung")],
+        "SimpleITK": [lambda: read_volume(tmp_path / "scan.mha"), lambda: write_nifti(tmp_path, result, volume)],
+        "skimage.measure": [lambda: measure_finding(result), lambda: nearest_part(result.consensus[0], (1, 1))],
+    }
+    for use in uses[package]:
+        with pytest.raises(ImportError, match=r"medseglatdiff\[volumes\]"):
+            use()
 
 
 def test_the_picture_shows_the_main_slice(tmp_path):

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
+from medseglatdiff.pipeline.finding import FindingResult
 from medseglatdiff.pipeline.measurements import measure_finding, measure_masks, measurement_table, write_measurements
-from medseglatdiff.pipeline.volume import FindingResult
 
 
 def ellipsoid(radii_mm, spacing, shape) -> np.ndarray:

@@ -61,9 +61,9 @@ def test_the_points_slice_has_the_masks_of_a_call(stretch, volume):
     assert (found == expected).mean() > 0.999 and expected.any()
 
 
-def test_every_slice_has_the_same_hypotheses(volume):
+def test_every_slice_has_the_same_hypotheses(tmp_path):
     """Recomputed slice by slice from all candidates, in the window around the consensus of the slice before."""
-    pipeline = tiny_pipeline(**CHOSEN)
+    pipeline, volume = tiny_pipeline(**CHOSEN), read_volume(write_itk(tmp_path / "scan.mha", SMALL))
     result = segment_finding(pipeline, volume, (X, Y, Z), num_masks=4, seed=5)
     masks = result.in_slices(result.masks, volume.shape)  # [M, d, H, W]
     start = Z - result.offset[0]

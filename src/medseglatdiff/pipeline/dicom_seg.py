@@ -8,7 +8,7 @@ import numpy as np
 from .. import __version__
 from ..data.files import replacing
 from ..data.volumes import Volume
-from .volume import FindingResult
+from .finding import FindingResult
 
 # What a checkpoint's `finding` may be -> SNOMED CT code and meaning (PS3.16, CID 7159 and its like)
 FINDINGS = {

@@ -7,7 +7,7 @@ import PIL.Image
 
 from ..data.volumes import Volume
 from ..overview import draw_overview
-from .volume import FindingResult
+from .finding import FindingResult
 
 
 def write_nifti(folder: str | Path, result: FindingResult, volume: Volume):

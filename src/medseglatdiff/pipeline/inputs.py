@@ -103,7 +103,8 @@ def preprocess(images: list, regions, channels: int, config) -> Views:
     for index, (image, region) in enumerate(zip(images, as_region_list(regions, len(images)), strict=True)):
         try:
             array = to_channels(load_image(image, config.stretch), channels)  # [H, W, C]
-            side = field_of_view(image, config) if region is not None else (0.0, 0.0)
+            known = region is not None and config.pixel_size and isinstance(image, (str, os.PathLike))
+            side = field_of_view(pixel_spacing(image) if known else None, config)
             window = region_window(region, array.shape[:2], side)
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
@@ -120,11 +121,10 @@ def preprocess(images: list, regions, channels: int, config) -> Views:
     return Views(torch.cat(batch).mul(2).sub(1).clamp(-1, 1), sizes, windows)
 
 
-def field_of_view(image, config) -> tuple[float, float]:
+def field_of_view(spacing: tuple[float, float] | None, config) -> tuple[float, float]:
     """Height and width of what a point shows, in the image's own pixels: the size of the training crops, in mm where
-    both the training data's pixel size and the image's spacing are known."""
+    both the training data's pixel size and the image's spacing, between rows and between columns, are known."""
     side = config.region_size or config.sample_size
-    spacing = pixel_spacing(image) if config.pixel_size and isinstance(image, (str, os.PathLike)) else None
-    if spacing is None:
+    if spacing is None or not config.pixel_size:
         return side, side
     return side * config.pixel_size / spacing[0], side * config.pixel_size / spacing[1]

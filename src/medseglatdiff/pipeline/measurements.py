@@ -9,7 +9,7 @@ import numpy as np
 
 from ..data.files import write_text
 from .files import mean_pairwise_dice
-from .volume import FindingResult
+from .finding import FindingResult
 
 FIRST = ("case", "finding", "uid", "slice", "slices", "hypotheses", "empty_share", "agreement_dice")
 

@@ -3,71 +3,20 @@
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from ..data.volumes import Volume
 from .aggregation import aggregate, convert
-from .inputs import check_counts
+from .finding import FindingResult
+from .inputs import check_counts, field_of_view
 from .pipeline import MedSegLatDiffPipeline
 from .regions import Window, cut, paste, region_window
 from .selection import representatives
 
 MAX_EXTENT = 40.0  # mm: no nodule is longer, lung masses are up to about twice that
 MAX_BEYOND = 3.0  # mm
-
-
-@dataclass(frozen=True, eq=False)
-class FindingResult:
-    """A finding's hypotheses and what follows from them, in the box of the volume that was looked at.
-
-    Args:
-        uid (`str`): of the volume.
-        point (`tuple[float, float, float]`): from where it was followed, indices `(x, y, z)`.
-        offset (`tuple[int, int, int]`): of the box's first voxel in the volume: slice, row, column.
-        spacing (`tuple[float, float, float]`): between slices, rows and columns, in mm.
-        masks (`np.ndarray`, bool `(M, d, h, w)`): hypotheses; an empty one sees no finding at the point.
-        confidence (`np.ndarray`, float32 `(d, h, w)`): as in `MedSegLatDiffPipelineOutput`.
-        uncertainty (`np.ndarray`, float32 `(d, h, w)`): in bits.
-        consensus (`np.ndarray`, bool `(d, h, w)`): confidence >= the checkpoint's threshold.
-        threshold (`float`): the checkpoint's.
-    """
-
-    uid: str
-    point: tuple[float, float, float]
-    offset: tuple[int, int, int]
-    spacing: tuple[float, float, float]
-    masks: np.ndarray = field(repr=False)
-    confidence: np.ndarray = field(repr=False)
-    uncertainty: np.ndarray = field(repr=False)
-    consensus: np.ndarray = field(repr=False)
-    threshold: float
-
-    @property
-    def slices(self) -> range:
-        """The slices of the volume that were looked at."""
-        return range(self.offset[0], self.offset[0] + self.consensus.shape[0])
-
-    @property
-    def main_slice(self) -> int:
-        """Of the volume: where the consensus is largest, the point's slice where it is empty."""
-        areas = self.consensus.sum(axis=(1, 2))  # [d]
-        return self.offset[0] + int(areas.argmax()) if areas.any() else round(self.point[2])
-
-    def in_slices(self, values: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-        """Values of the box, `(..., d, h, w)`, in whole slices of a volume of `shape`, `(..., d, H, W)`; else 0."""
-        (_, top, left), (height, width) = self.offset, values.shape[-2:]
-        whole = np.zeros((*values.shape[:-2], *shape[1:]), values.dtype)
-        whole[..., top : top + height, left : left + width] = values
-        return whole
-
-    def in_volume(self, values: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-        """Values of the box, `(d, h, w)`, in a volume of `shape`, `(D, H, W)`; 0 elsewhere."""
-        whole = np.zeros(shape, values.dtype)
-        whole[self.slices.start : self.slices.stop] = self.in_slices(values, shape)
-        return whole
 
 
 def segment_finding(
@@ -123,21 +72,21 @@ def segment_finding(
     check_counts(num_masks=num_masks)
     x, y, start = (min(max(value, 0), length - 1) for value, length in zip(point, volume.shape[::-1], strict=True))
     start = round(start)
-    steps, beyond = int(max_extent_mm / volume.spacing[2]), max(1, int(MAX_BEYOND / volume.spacing[2]))  # slices
+    steps, beyond = (int(length / volume.spacing[2] + 1e-6) for length in (max_extent_mm, MAX_BEYOND))  # slices
     follower = _Follower(pipeline, volume, start, num_masks, num_inference_steps, seed)
     # 2. the point's slice
-    parts = {start: follower.first((x, y))}  # slice -> [M, H, W]
+    first = follower.first((x, y))  # [M, H, W]
     # 3. down, then up
     for step in (-1, 1):
-        kept, last, follower.centre = parts[start], start, (x, y)  # [M, H, W]
+        kept, last, follower.centre = first, start, (x, y)  # [M, H, W]
         end = min(max(start + step * steps, 0), volume.shape[0] - 1)
         for index in range(start + step, end + step, step):
             if follower.agreed(kept).any():
                 last = index - step  # of the consensus
-            if not kept.any() or abs(index - last) > beyond:
+            if not kept.any() or abs(index - last) > max(1, beyond):
                 break
-            kept = parts[index] = follower.next(index, kept)  # [M, H, W]
-        if 0 < end < volume.shape[0] - 1 and end in parts and follower.agreed(parts[end]).any():
+            kept = follower.next(index, kept)  # [M, H, W]
+        if 0 < end < volume.shape[0] - 1 and end in follower.parts and follower.agreed(kept).any():
             warnings.warn(
                 f"The finding at {tuple(round(value) for value in point)} in {volume.path.name} goes on beyond "
                 f"{max_extent_mm:g} mm from its point: it is cut off at slice {end}. Raise `max_extent_mm`.",
@@ -145,36 +94,35 @@ def segment_finding(
                 stacklevel=2,
             )
     pipeline.maybe_free_model_hooks()
-    return _result(pipeline, volume, tuple(point), parts, follower.windows)
+    return follower.result(tuple(point))
 
 
 class _Follower:
-    """The hypotheses of a finding, slice after slice."""
+    """The hypotheses of a finding, slice after slice; what is kept of them in `parts`, by slice, for their windows."""
 
     def __init__(self, pipeline, volume: Volume, start: int, num_masks: int, num_inference_steps, seed: int):
         self.pipeline, self.volume, self.start, self.num_masks = pipeline, volume, start, num_masks
         self.options = dict(num_inference_steps=num_inference_steps, seed=seed, batch_size=num_masks)
         self.options["num_candidates"] = pipeline.num_drawn(num_masks)
-        self.windows: list[Window] = []
+        self.parts: dict[int, tuple[Window, torch.Tensor]] = {}  # [M, h, w]
 
     def first(self, centre: tuple[float, float]) -> np.ndarray:
         """Chooses the hypotheses; bool `(M, H, W)`, of each the part nearest to the centre `(x, y)`."""
-        self.centre = centre
         window, probabilities = self._look(self.start, centre)  # [N, 2, S, S]
         labels = probabilities.max(dim=1).indices  # [N, S, S]
         chosen = representatives(labels, self.num_masks, 1, self.pipeline.config.spread)  # [M]
         self.options["members"] = chosen.tolist()
         masks = self._masks(window, probabilities[chosen])  # [M, H, W]
-        return np.stack([nearest_part(mask, centre) for mask in masks])
+        return self._keep(self.start, window, [nearest_part(mask, centre) for mask in masks])
 
     def next(self, index: int, before: np.ndarray) -> np.ndarray:
         """The same hypotheses on slice `index`, beside what was kept on the slice before: bool `(M, H, W)`."""
         agreed = np.argwhere(self.agreed(before))  # [n, 2]
         if len(agreed):
             self.centre = tuple(agreed.mean(axis=0)[::-1].tolist())
-        masks = self._masks(*self._look(index, self.centre))  # [M, H, W]
-        masks[~before.any(axis=(1, 2))] = False  # what has ended does not start again
-        return np.stack([touching_parts(*pair) for pair in zip(masks, before, strict=True)])
+        window, probabilities = self._look(index, self.centre)  # [M, 2, S, S]
+        masks = self._masks(window, probabilities)  # [M, H, W]
+        return self._keep(index, window, [touching_parts(*pair) for pair in zip(masks, before, strict=True)])
 
     def agreed(self, masks: np.ndarray) -> np.ndarray:
         """The consensus of hypotheses, bool `(M, H, W)` -> `(H, W)`."""
@@ -183,10 +131,8 @@ class _Follower:
 
     def _look(self, index: int, centre: tuple[float, float]) -> tuple[Window, torch.Tensor]:
         """The window around a centre, and the probabilities there, `(n, 2, S, S)`."""
-        config, spacing = self.pipeline.config, self.volume.pixel_spacing
-        side = config.region_size or config.sample_size
-        sides = tuple(side * config.pixel_size / mm for mm in spacing) if config.pixel_size else (side, side)
-        window = region_window(centre, self.volume.shape[1:], sides)
+        config = self.pipeline.config
+        window = region_window(centre, self.volume.shape[1:], field_of_view(self.volume.pixel_spacing, config))
         values = cut(self.volume.slice(index)[:, :, None], window)[:, :, 0]  # [h, w]
         if config.stretch:
             values = (values - values.min()) / (np.ptp(values) or 1)  # [h, w]
@@ -196,30 +142,62 @@ class _Follower:
         candidates = self.pipeline.sample([values], regions=[whole], **self.options)
         with torch.no_grad():
             probabilities = self.pipeline.decode(candidates.latents[0], candidates.batch_size, candidates.members)
-        self.windows.append(window)
         return window, probabilities
 
     def _masks(self, window: Window, probabilities: torch.Tensor) -> np.ndarray:
         labels = self.pipeline.representative_labels(probabilities, len(probabilities), window.size)  # [M, h, w]
         return paste(labels, window, self.volume.shape[1:]).bool().cpu().numpy()  # [M, H, W]
 
+    def _keep(self, index: int, window: Window, masks: list[np.ndarray]) -> np.ndarray:
+        whole = np.stack(masks)  # [M, H, W]
+        rows, columns = _bounds([window], self.volume.shape)
+        box = Window(columns.start, rows.start, columns.stop, rows.stop)
+        self.parts[index] = box, torch.from_numpy(whole[:, rows, columns].copy())  # [M, h, w]
+        return whole
+
+    def result(self, point: tuple[float, float, float]) -> FindingResult:
+        """All slices in the box that their windows cover together."""
+        volume, config = self.volume, self.pipeline.config
+        rows, columns = _bounds([window for window, _ in self.parts.values()], volume.shape)
+        kept = (
+            paste(masks, window, volume.shape[1:])[:, rows, columns]
+            for _, (window, masks) in sorted(self.parts.items())
+        )
+        masks = torch.stack(list(kept), dim=1)  # [M, d, h, w]
+        flat = masks.flatten(1, 2).to(torch.uint8)  # [M, d*h, w]
+        maps = convert(flat, *aggregate(flat, 1, config.threshold, config.calibration), 1, "np")[1:]  # [d*h, w] each
+        return FindingResult(
+            volume.uid,
+            point,
+            (min(self.parts), rows.start, columns.start),
+            tuple(float(length) for length in volume.spacing[::-1]),
+            masks.numpy(),
+            *(values.reshape(masks.shape[1:]) for values in maps),
+            config.threshold,
+        )
+
 
 def nearest_part(mask: np.ndarray, point: tuple[float, float]) -> np.ndarray:
     """The connected part of a mask, bool `(H, W)`, that lies nearest to a point `(x, y)`; corners connect."""
-    from skimage.measure import label
-
     if not mask.any():
         return mask
-    parts, pixels = label(mask, connectivity=2), np.argwhere(mask)  # [H, W], [n, 2]
+    parts, pixels = _numbered(mask), np.argwhere(mask)  # [H, W], [n, 2]
     closest = pixels[((pixels - point[::-1]) ** 2).sum(axis=1).argmin()]  # [2]
     return parts == parts[tuple(closest)]
 
 
+def _numbered(mask: np.ndarray) -> np.ndarray:
+    """The connected parts of a mask, bool `(H, W)`, by numbers from 1; 0 elsewhere."""
+    try:
+        from skimage.measure import label
+    except ImportError as error:
+        raise ImportError('Following a finding needs `pip install "medseglatdiff[volumes]"`.') from error
+    return label(mask, connectivity=2)
+
+
 def touching_parts(mask: np.ndarray, before: np.ndarray) -> np.ndarray:
     """The connected parts of a mask, bool `(H, W)`, that share a pixel with the one of the slice before."""
-    from skimage.measure import label
-
-    parts = label(mask, connectivity=2)  # [H, W]
+    parts = _numbered(mask)  # [H, W]
     return np.isin(parts, np.setdiff1d(parts[before], 0))
 
 
@@ -230,19 +208,3 @@ def _bounds(windows: list[Window], shape: tuple[int, int, int]) -> Iterator[slic
             max(min(getattr(window, first) for window in windows), 0),
             min(max(getattr(window, last) for window in windows), length),
         )
-
-
-def _result(pipeline, volume: Volume, point: tuple, parts: dict[int, np.ndarray], windows) -> FindingResult:
-    rows, columns = _bounds(windows, volume.shape)
-    masks = np.stack([parts[index][:, rows, columns] for index in sorted(parts)], axis=1)  # [M, d, h, w]
-    config, flat = pipeline.config, torch.from_numpy(masks).flatten(1, 2).to(torch.uint8)  # [M, d*h, w]
-    maps = convert(flat, *aggregate(flat, 1, config.threshold, config.calibration), 1, "np")[1:]  # [d*h, w] each
-    return FindingResult(
-        volume.uid,
-        point,
-        (min(parts), rows.start, columns.start),
-        tuple(float(length) for length in volume.spacing[::-1]),
-        masks,
-        *(values.reshape(masks.shape[1:]) for values in maps),
-        config.threshold,
-    )
