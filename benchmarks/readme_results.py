@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from medseglatdiff.hub.tables import has_interval
+
 ROOT = Path(__file__).resolve().parent.parent
 START, END = "<!-- results: written by `make results` -->", "<!-- end of results -->"
 TITLES = {
@@ -72,13 +74,15 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
     return ["| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *rows)]
 
 
-def cells(metrics: dict, names: tuple[str, ...], interval: bool = False) -> list[str]:
-    """The values of these metrics, with their intervals where wanted; empty where a metric is not there."""
+def cells(metrics: dict, names: tuple[str, ...], num_groups: int = 0) -> list[str]:
+    """The values of these metrics, empty where one is not there; with the intervals of results over `num_groups`."""
     texts = []
     for name in names:
         entry = metrics.get(name, {"value": None})
         text = "" if entry["value"] is None else f"{entry['value']:.3f}"
-        texts.append(f"{text} ({entry['low']:.3f}-{entry['high']:.3f})" if interval and text else text)
+        if text and num_groups and has_interval(entry, num_groups):
+            text += f" ({entry['low']:.3f}-{entry['high']:.3f})"
+        texts.append(text)
     return texts
 
 
@@ -107,13 +111,19 @@ def random_frames(dataset: str, names: tuple[str, ...]) -> list[list[str]]:
     results = read(f"{folder}/results.json")
     protocol = f"random frames, which leak: {results['num_images']} of them"
     trained = f"trained {stage_minutes(read(f'{folder}/training.json'))}"
-    return [["medseglatdiff, same preset", *cells(results["metrics"], names, True), f"{protocol}; {trained}"]]
+    return [
+        [
+            "medseglatdiff, same preset",
+            *cells(results["metrics"], names, results["num_groups"]),
+            f"{protocol}; {trained}",
+        ]
+    ]
 
 
 def dataset_section(dataset: str) -> list[str]:
     """Ours, the baselines and degenerate predictors on one test split, then what others report with their protocol."""
     results, names, published = ours(dataset), SHOWN[dataset], read("benchmarks/published.json")[dataset]
-    steps = results["num_inference_steps"]
+    steps, num_groups = results["num_inference_steps"], results["num_groups"]
     training = read(f"pipelines/medseglatdiff-{dataset}/training.json")
     protocol = f"this split; trained {stage_minutes(training)}"
     start = Path(training["config"]["start_from"] or "").name
@@ -121,16 +131,18 @@ def dataset_section(dataset: str) -> list[str]:
         protocol += f", those of {start} included, from whose weights it starts"
     chosen = results.get("num_candidates", 0) > results["num_masks"]  # older results are of masks as drawn
     candidates = f", chosen from {results['num_candidates']}" if chosen else ""
-    rows = [[f"**medseglatdiff, {steps} steps{candidates}**", *cells(results["metrics"], names, True), protocol]]
+    rows = [[f"**medseglatdiff, {steps} steps{candidates}**", *cells(results["metrics"], names, num_groups), protocol]]
     if chosen:
         drawn = read(f"benchmarks/as_drawn/{dataset}.json")
-        rows.append(["the same, masks as drawn", *cells(drawn["metrics"], names, True), "this split; same weights"])
+        rows.append(
+            ["the same, masks as drawn", *cells(drawn["metrics"], names, num_groups), "this split; same weights"]
+        )
     for entry in baselines(dataset):
         assert entry["data_fingerprint"] == results["data_fingerprint"], f"{entry['network']} saw other test images"
         label, time = LABELS[entry["network"]], core_minutes(entry)
         left_out = [OF_SHARES, *(() if several_masks(entry) else OF_SEVERAL)]
         metrics = {name: value for name, value in entry["metrics"].items() if name not in left_out}
-        rows.append([label, *cells(metrics, names, interval=True), f"this split; trained {time}"])
+        rows.append([label, *cells(metrics, names, num_groups), f"this split; trained {time}"])
     for name in ("majority", "random_rater", "always_empty"):
         if name in results["degenerate"]:
             rows.append([LABELS[name], *cells(results["degenerate"][name], names), "this split"])
@@ -138,10 +150,13 @@ def dataset_section(dataset: str) -> list[str]:
     for entry in published:
         values = [f"{entry[name]:.3f}" if name in entry else "" for name in names]
         rows.append([entry["method"], *values, entry["protocol"]])
-    groups = f" of {results['num_groups']} groups" if results["num_groups"] < results["num_images"] else ""
+    groups = f" of {num_groups} groups" if num_groups < results["num_images"] else ""
+    intervals = "95 % intervals over the groups"
+    if not any(has_interval(entry, num_groups) for entry in results["metrics"].values()):
+        intervals = f"no intervals: {num_groups} groups are too few for the method that these results were made with"
     what = (
         f"Test split, {results['num_images']} images{groups}, {results['num_masks']} masks each, seed "
-        f"{results['seed']}; means over images with 95 % intervals. What only masks that differ have stays empty for "
+        f"{results['seed']}; means over images, {intervals}. What only masks that differ have stays empty for "
         "networks of one mask; the calibration error stays empty for the baselines, whose confidence is a mean of "
         "probabilities, uncertain of every pixel."
     )

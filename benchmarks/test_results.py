@@ -33,7 +33,7 @@ def test_a_split_that_leaks_is_told_from_ours(tmp_path, monkeypatch):
     assert readme_results.random_frames("mine", ("dice",)) == []
     folder = tmp_path / "benchmarks" / "random_frames" / "mine"
     folder.mkdir(parents=True)
-    results = {"num_images": 7, "metrics": {"dice": {"value": 0.5, "low": 0.25, "high": 0.75}}}
+    results = {"num_images": 7, "num_groups": 12, "metrics": {"dice": {"value": 0.5, "low": 0.25, "high": 0.75}}}
     stages = {"start/unet": {"cpu_hours": 0.5}, "unet": {"cpu_hours": 0.25}}
     (folder / "results.json").write_text(json.dumps(results))
     (folder / "training.json").write_text(json.dumps({"stages": stages}))

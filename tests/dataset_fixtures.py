@@ -65,6 +65,7 @@ def one_of_each(tmp_path: Path) -> dict[str, list[str]]:
     own = {f"own/{kind}/{n}.png": encode(disc(n)) for kind in ("images", "masks-1", "masks-2") for n in range(1, 6)}
     sources = {"lidc_idri": slices(4), "cvc_clinicdb": cvc(), "isic2018": isic(), "folder": own}
     arguments = {name: [str(write_zip(tmp_path / f"{name}.zip", files))] for name, files in sources.items()}
+    arguments["folder"] += ["--fractions", ".6", ".2", ".2"]
     return {**arguments, "phantom": ["--num-rows", "8", "--size", "32"]}
 
 

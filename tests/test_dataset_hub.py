@@ -52,5 +52,5 @@ def test_every_set_survives_push_and_load_by_id(tmp_path):
     totals = {"lidc_idri": 8, "cvc_clinicdb": 4, "isic2018": 6, "folder": 5, "phantom": 8}
     assert {name: sum(rows.values()) for name, rows in found.items()} == totals
     for name, titles in pushed.items():
-        assert "README.md" in titles[1] and len(titles) == 3  # the card first, then all the rest
+        assert titles == ["initial commit", "Build with medseglatdiff"]  # card and data at once
         assert {"README.md", "report.json"} <= held[name] and "contact_sheet.png" not in held[name]

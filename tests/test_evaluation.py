@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,14 @@ import torch
 from conftest import TWO_PROCESSES
 from diffusers import DDIMScheduler
 
-from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffUNet, MedSegLatDiffVAE
+from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffUNet, MedSegLatDiffVAE, cli
 from medseglatdiff.data.phantom import phantom_rows
 from medseglatdiff.evaluation import evaluate
+from medseglatdiff.evaluation.contact_sheet import choose_examples
 from medseglatdiff.evaluation.rows import measure_row, predict
 from medseglatdiff.evaluation.summary import summarize
+from medseglatdiff.hub.publish import PUBLISHED
+from medseglatdiff.training.commands import public_command, public_name
 
 TRAINING = Path(__file__).parents[1] / "training"
 LIMIT = 11  # no multiple of the batch of 8, nor of two processes
@@ -49,13 +53,14 @@ def pipeline_folder(tmp_path_factory) -> Path:
 
 def command_line(folder: Path, out: Path, *more: str) -> list[str]:
     shared = ["--pipeline", folder, "--dataset", "phantom", "--num-masks", "4", "--limit", LIMIT, "--out", out]
-    return [str(word) for word in (*shared, *more)]
+    return [str(word) for word in (*shared, "--no-pictures", *more)]
 
 
 @pytest.fixture(scope="module")
 def finished(pipeline_folder, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("evaluation") / "results.json"
-    evaluate.main(command_line(pipeline_folder, out, "--steps", "2", "3"))
+    words = command_line(pipeline_folder, out, "--steps", "2", "3")
+    evaluate.main([word for word in words if word != "--no-pictures"])
     return out
 
 
@@ -76,7 +81,8 @@ def test_results_are_the_means_of_the_table(finished):
         for name in ("ged", "hm_iou", "dice", "soft_dice", "brier"):
             entry = block["metrics"][name]
             assert entry["value"] == pytest.approx(rows[name].mean())
-            assert entry["low"] <= entry["value"] <= entry["high"]
+            assert entry["low"] < entry["value"] < entry["high"] and entry["interval"] == "t over groups"
+            assert entry["num_groups"] == LIMIT
         pooled = 2 * rows["intersection"].sum() / rows["areas"].sum()
         assert block["metrics"]["dice_pooled"]["value"] == pytest.approx(pooled)
         assert block["metrics"]["hd95"]["num_images"] + block["metrics"]["hd95"]["num_infinite"] == LIMIT
@@ -192,18 +198,95 @@ def test_degenerate_predictors_alone_need_no_model(tmp_path):
 
 
 BAD_OPTIONS = {
-    "--num-masks 0": "`--num-masks` must be at least 1, but was 0",
-    "--limit 0": "`--limit` must be at least 1, but was 0",
-    "--steps 4 -1": "`--steps` must be at least 1, but was -1",
-    "--scheduler Euler": "`--scheduler` must be a class of diffusers, but was Euler",
+    "--num-masks 0": "argument --num-masks: must be a whole number of at least 1, but was '0'",
+    "--limit none": "argument --limit: must be a whole number of at least 1, but was 'none'",
+    "--steps 4 x": "argument --steps: must be a whole number of at least 1, but was 'x'",
+    "--scheduler Euler": "`--scheduler` must be a class of diffusers, but was Euler.",
+    "--num-candidates 3": "`--num-candidates` must be at least `--num-masks`, 16, but was 3.",
+    "--noise pink": "argument --noise: invalid choice: 'pink'",
+    "--split dev": "`split` must be one of train, validation, test, but was 'dev'.",
+    "--unknown": "unrecognized arguments: --unknown",
 }
 
 
 @pytest.mark.parametrize("words", BAD_OPTIONS)
-def test_bad_options_are_refused(words, capsys):
+def test_bad_options_are_refused_by_one_sentence(words, capsys):
+    assert cli.main(["evaluate", "--dataset", "phantom", *words.split()]) == 2
+    error = capsys.readouterr().err
+    assert BAD_OPTIONS[words] in error and error.count("\n") == 1
+
+
+def test_help_explains_every_option(capsys):
     with pytest.raises(SystemExit):
-        evaluate.parse_arguments(["--dataset", "phantom", *words.split()])
-    assert BAD_OPTIONS[words] in capsys.readouterr().err
+        evaluate.parse_arguments(["--help"])
+    told = capsys.readouterr().out.partition("options:")[2]
+    for entry in told.split("\n  --")[1:]:
+        assert len(entry.split()) > 4, entry  # its name, a sentence, its default
+    assert told.count("(default:") >= 12
+
+
+def test_files_hold_no_paths_and_what_is_printed_says_where_they_are(pipeline_folder, tmp_path, capsys):
+    folder = tmp_path / "somebody" / "nodules"
+    shutil.copytree(pipeline_folder, folder)
+    out = folder / "results.json"
+    words = f"--pipeline {folder} --out={out} --dataset phantom --num-masks 2 --limit 2 --steps 1"
+    evaluate.main(words.split())
+    results = json.loads(out.read_text())
+    assert results["pipeline"] == "nodules" and results["dataset"] == "phantom"
+    words = "--pipeline nodules --out=results.json --dataset phantom --num-masks 2 --limit 2 --steps 1"
+    assert results["command"] == f"accelerate launch -m medseglatdiff evaluate {words}"
+    table = pandas.read_parquet(out.with_suffix(".parquet"))
+    assert "somebody" not in out.read_text() + table.to_csv()
+    printed, progress = capsys.readouterr()
+    assert "image 2 of 2" in progress and "95 % interval" in printed and "Dice of the consensus ↑" in printed
+    assert f"written: {out}" in printed and f"next: medseglatdiff publish {folder} --card-only" in printed
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("/home/somebody/models/nodules/", "nodules"),
+        ("ORG/NAME", "ORG/NAME"),
+        ("../data/mine", "mine"),
+        ("outputs/lidc/pipeline", "pipeline"),
+        ("~/images", "images"),
+        (None, None),
+        ("phantom", "phantom"),
+    ],
+)
+def test_names_are_public_without_paths(given, shown):
+    assert public_name(given) == shown
+
+
+def test_this_folder_has_a_name_too(tmp_path, monkeypatch):
+    (tmp_path / "nodules").mkdir()
+    monkeypatch.chdir(tmp_path / "nodules")
+    assert public_name(".") == "nodules"
+    assert public_command("evaluate", ["--pipeline", ".", "--seed", "3"]).endswith("--pipeline nodules --seed 3")
+
+
+def test_contact_sheet_shows_random_best_worst_and_disagreement(finished):
+    with PIL.Image.open(finished.parent / "contact_sheet.png") as picture:
+        assert picture.size == (4 * 232 + 8, 12 * 254 + 30)
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    tiles = [pixels[44 + 254 * line : 44 + 254 * line + 224, 8:232] for line in range(12)]
+    assert all(np.ptp(tile) > 50 and (np.ptp(tile, axis=2) == 0).all() for tile in tiles)  # the images, grey
+    readers = [pixels[44 + 254 * line : 44 + 254 * line + 224, 240:464] for line in range(12)]
+    assert all(np.ptp(tile, axis=2).max() > 100 for tile in readers)  # coloured outlines
+    table = pandas.read_parquet(finished.with_suffix(".parquet"))
+    rows = table[table["steps"] == 3].to_dict("records")
+    examples = choose_examples(rows)
+    assert list(examples) == ["random", "best Dice", "worst Dice", "most disagreement"]
+    assert [row["dice"] for row in examples["worst Dice"]] == sorted(row["dice"] for row in rows)[:3]
+    disagreements = [row["diversity"] for row in examples["most disagreement"]]
+    assert disagreements == sorted((row["diversity"] for row in rows), reverse=True)[:3]
+    assert examples == choose_examples(rows[::-1])  # whatever process measured which image
+
+
+def test_pictures_are_left_out_where_data_must_not_be_shown(pipeline_folder, tmp_path):
+    evaluate.main(command_line(pipeline_folder, tmp_path / "results.json", "--limit", "2", "--steps", "1"))
+    assert (tmp_path / "plot_size.png").is_file() and not (tmp_path / "contact_sheet.png").exists()
+    assert not any(fnmatch("contact_sheet.png", pattern) for pattern in PUBLISHED["model"])
 
 
 def test_scheduler_noise_and_own_steps_of_the_checkpoint(pipeline_folder, tmp_path, capsys):
@@ -216,4 +299,4 @@ def test_scheduler_noise_and_own_steps_of_the_checkpoint(pipeline_folder, tmp_pa
         assert results[noise]["scheduler"] == "DPMSolverMultistepScheduler" and results[noise]["noise"] == noise
         assert results[noise]["num_inference_steps"] == 10 and "by_steps" not in results[noise]
     assert results["zero"]["metrics"]["diversity"]["value"] == 0 < results["same"]["metrics"]["diversity"]["value"]
-    assert "ged_unbiased" in capsys.readouterr().out
+    assert "GED without the bias of few masks ↓" in capsys.readouterr().out

@@ -3,18 +3,22 @@
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 from conftest import tiny_pipeline
 
 from medseglatdiff.data.phantom import phantom_rows
 from medseglatdiff.evaluation.rows import (
     degenerate_samples,
+    measure_prediction,
     measure_row,
     measure_samples,
     noise_seed,
     predict,
     read_raters,
 )
-from medseglatdiff.metrics import diversity
+from medseglatdiff.losses import jaccard_distances
+from medseglatdiff.metrics import dice, diversity, generalized_energy_distance, hm_iou, majority, pairwise_iou
+from medseglatdiff.metrics.reliability import brier_score
 
 
 def test_noise_depends_on_image_and_seed_alone(pipeline):
@@ -84,3 +88,61 @@ def test_bad_rows_are_named():
     nan = (raters, np.full(raters[0].shape, np.nan), raters[0], raters[0])
     with pytest.raises(ValueError, match=r"Row 'phantom-0-00000': `confidence` must be in \[0, 1\]"):
         measure_row(row, 4, 0, nan)
+
+
+def test_a_class_is_measured_as_a_binary_mask_is():
+    """One class of label maps gives the numbers of its masks, but for the other's pixels."""
+    rng = np.random.default_rng(0)
+    samples, raters = (rng.integers(0, 3, (count, 10, 11)).astype(np.uint8) for count in (4, 3))
+    shares = np.stack([(samples == k).mean(axis=0) for k in (1, 2)])  # [K, H, W]
+    consensus = majority(samples, 2)
+    row = measure_prediction(samples, shares, shares, consensus, raters, 2)
+    reference = majority(raters, 2)
+    for k in (1, 2):
+        masks, marked = samples == k, raters == k
+        assert row[f"class_{k}/ged"] == generalized_energy_distance(masks, marked)
+        assert row[f"class_{k}/hm_iou"] == hm_iou(masks, marked)
+        assert row[f"class_{k}/dice"] == dice(consensus == k, reference == k)
+        assert row[f"class_{k}/brier"] == brier_score(shares[k - 1], marked)
+    for name in ("ged", "dice", "brier", "soft_dice", "diversity", "nsd"):
+        assert row[name] == pytest.approx((row[f"class_1/{name}"] + row[f"class_2/{name}"]) / 2), name
+    assert (
+        row["hm_iou"] == hm_iou(samples, raters, num_classes=2) < (row["class_1/hm_iou"] + row["class_2/hm_iou"]) / 2
+    )
+    assert row["ged"] == pytest.approx(generalized_energy_distance(samples, raters, num_classes=2))
+    assert (
+        row["dice@4"] == pytest.approx(row["dice"]) and row["areas"] == (consensus > 0).sum() + (reference > 0).sum()
+    )
+
+
+def test_distance_of_label_maps_is_that_of_the_energy_stage():
+    rng = np.random.default_rng(0)
+    maps = rng.integers(0, 4, (5, 30, 30))
+    masks = torch.nn.functional.one_hot(torch.from_numpy(maps), 4).movedim(-1, 1)[:, 1:]  # [N, K, H, W]
+    ours = 1 - pairwise_iou(maps, maps, num_classes=3)
+    assert ours == pytest.approx(jaccard_distances(masks, masks).numpy(), abs=0.01)  # it has one pixel more
+
+
+def test_label_maps_of_raters_are_read_and_others_refused():
+    row = next(iter(phantom_rows(1, size=32, num_classes=3)))
+    raters = read_raters(row, 3)
+    assert raters.dtype == np.uint8 and raters.max() == 3 and raters.shape == (4, 32, 32)
+    assert np.array_equal(raters[1], np.asarray(row["masks"][1]))
+    with pytest.raises(ValueError, match="`masks` must hold labels from 0 to 2, but held"):
+        read_raters(row, 2)
+    with pytest.raises(ValueError, match="`masks` must hold 0 and 255"):
+        read_raters(row)
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_degenerate_predictors_of_several_classes(num_classes):
+    raters = read_raters(next(iter(phantom_rows(1, size=32, num_classes=num_classes))), num_classes)
+    values = {}
+    for predictor in ("always_empty", "union", "majority", "random_rater"):
+        samples = degenerate_samples(predictor, raters, 5, 0, num_classes)
+        assert samples.shape == (5, 32, 32) and samples.dtype == np.uint8
+        values[predictor] = measure_samples(samples, majority(samples, num_classes), raters, num_classes)
+    assert values["majority"]["dice"] == 1 and values["always_empty"]["missed"] == 1
+    union = degenerate_samples("union", raters, 1, 0, num_classes)[0]
+    assert np.array_equal(union > 0, (raters > 0).any(axis=0))
+    assert values["random_rater"]["ged"] < values["always_empty"]["ged"]

@@ -10,8 +10,9 @@ from hub_fixtures import MODEL, ROOT, TOKEN, folder, hub  # noqa: F401
 from huggingface_hub import ModelCard
 
 from medseglatdiff import MedSegLatDiffPipeline
+from medseglatdiff.cli import main
 from medseglatdiff.hub.command import main as command
-from medseglatdiff.hub.publish import PIPELINE_SHIM, publish, stage
+from medseglatdiff.hub.publish import PIPELINE_SHIM, contents, publish
 
 SEGMENT = """
 import sys
@@ -53,6 +54,7 @@ np.save(out, expected)
 """
 OFFLINE = """
 from medseglatdiff import MedSegLatDiffPipeline
+from medseglatdiff.cli import main
 assert np.array_equal(masks(MedSegLatDiffPipeline.from_pretrained(sys.argv[1])), np.load(sys.argv[2]))
 """
 AGAIN = """
@@ -93,7 +95,9 @@ def test_one_commit_holds_our_card_and_the_shim(published):
         files
     )
     assert ".secret" not in files
-    assert files["pipeline.py"] == PIPELINE_SHIM.encode() == (ROOT / "pipelines" / "pipeline.py").read_bytes()
+    assert files["pipeline.py"] == PIPELINE_SHIM.encode() and "manifest.json" not in files
+    shims = [path.read_text("utf-8") for path in ROOT.glob("pipelines/*/pipeline.py")]
+    assert shims == [PIPELINE_SHIM] * 3
     card = ModelCard(files["README.md"].decode())
     assert card.data.library_name == "diffusers" and card.data.pipeline_tag == "image-segmentation"
     assert f'from_pretrained("{MODEL[1]}")' in card.text and "Not a medical device" in card.text
@@ -139,11 +143,12 @@ def test_where_a_pipeline_was_loaded_from_stays_private(tmp_path):
     secret = tmp_path / "somebody"
     tiny_pipeline().save_pretrained(secret)
     MedSegLatDiffPipeline.from_pretrained(secret).save_pretrained(tmp_path / "again")
-    stage(tmp_path / "again", "tester/name", "model", tmp_path / "staged")
-    texts = {path: path.read_text() for path in (tmp_path / "staged").rglob("*.json")}
-    assert len(texts) >= 5 and not any("somebody" in text for text in texts.values())
+    held = contents(tmp_path / "again", "tester/name", "model")
+    texts = [content for content in held.values() if isinstance(content, bytes)]
+    assert len(texts) == 6 and not any(b"somebody" in text for text in texts)
     assert "somebody" in (tmp_path / "again" / "model_index.json").read_text()
-    MedSegLatDiffPipeline.from_pretrained(tmp_path / "staged")
+    scheduler = held["scheduler/scheduler_config.json"]
+    assert "somebody" not in scheduler.read_text() and json.loads(held["unet/config.json"])["layers_per_block"] == 1
 
 
 def test_dry_run_writes_the_card_and_uploads_nothing(hub, folder, capsys):  # noqa: F811
@@ -177,9 +182,12 @@ def test_cards_of_several_folders_at_once(tmp_path):
     ],
 )
 def test_wrong_use_is_told_in_a_line(folder, arguments, message, capsys):  # noqa: F811
-    with pytest.raises(SystemExit) as error:
-        command([str(folder) if argument == "FOLDER" else argument for argument in arguments])
-    assert message in str(error.value) + capsys.readouterr().err
+    arguments = [str(folder) if argument == "FOLDER" else argument for argument in arguments]
+    try:
+        assert main(["publish", *arguments]) == 2
+    except SystemExit as error:  # argparse
+        assert error.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_missing_token_is_named(folder, monkeypatch, tmp_path):  # noqa: F811

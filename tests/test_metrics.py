@@ -13,7 +13,6 @@ from monai.metrics import DiceMetric, MeanIoU
 from sklearn.metrics import f1_score, jaccard_score
 
 from medseglatdiff import metrics
-from medseglatdiff.metrics.bootstrap import bootstrap_interval
 
 
 def masks(most: int = 5) -> st.SearchStrategy:
@@ -179,22 +178,6 @@ def test_official_isic_score_cuts_below_and_keeps_the_threshold():
         assert metrics.thresholded_jaccard(np.arange(100)[None] < pixels, reference) == pytest.approx(score)
 
 
-def test_bootstrap_resamples_whole_groups():
-    rng = np.random.default_rng(0)
-    effects = rng.normal(size=200)
-    values, groups = np.repeat(effects, 5), np.repeat(np.arange(200), 5)  # five equal rows per patient
-    low, high = bootstrap_interval(values, groups)
-    assert (high - low) / 2 == pytest.approx(1.96 * effects.std() / np.sqrt(200), rel=0.1)
-    narrow = bootstrap_interval(values, np.arange(1000))
-    assert (narrow[1] - narrow[0]) * np.sqrt(5) == pytest.approx(high - low, rel=0.1)
-    assert bootstrap_interval(values, groups) == (low, high)  # the same every time
-
-
-def test_bootstrap_of_a_ratio_is_exact_for_a_constant_ratio():
-    weights = np.arange(1.0, 9)
-    assert bootstrap_interval(3 * weights, list("aabbccdd"), weights) == pytest.approx((3, 3))
-
-
 def test_hundred_samples_of_128_pixels():
     samples, raters = random_masks(12, 100, size=128), random_masks(13, 4, size=128)
     assert metrics.pairwise_iou(samples, raters)[37, 2] == pytest.approx(loop_iou(samples[37], raters[2]))
@@ -230,5 +213,3 @@ def test_bad_arguments_are_refused():
         metrics.dice(mask, np.zeros((3, 4)))
     with pytest.raises(ValueError, match="`masks` must hold at least two masks, but held 1"):
         metrics.generalized_energy_distance(mask[None], mask[None], unbiased=True)
-    with pytest.raises(ValueError, match="`values` must be as many as `groups`, 2, but were 3"):
-        bootstrap_interval(np.ones(3), ["a", "b"])

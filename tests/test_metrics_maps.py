@@ -7,7 +7,7 @@ from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
-from medseglatdiff.metrics import bootstrap, boundary, overlap, reliability
+from medseglatdiff.metrics import boundary, intervals, overlap, reliability
 
 
 @pytest.fixture
@@ -131,11 +131,11 @@ def test_boundaries_of_empty_masks():
     assert boundary.normalized_surface_distance(empty, full) == 0
 
 
-@pytest.mark.parametrize("module", [boundary, bootstrap, reliability, overlap])
+@pytest.mark.parametrize("module", [boundary, intervals, overlap, reliability])
 def test_every_function_has_a_worked_example(module):
     own = [value for value in vars(module).values() if getattr(value, "__module__", "") == module.__name__]
     public = [function for function in own if callable(function) and not function.__name__.startswith("_")]
-    assert len(public) >= 2
+    assert public
     for function in public:
         assert ">>> " in function.__doc__, function.__name__
 

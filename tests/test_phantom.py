@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
-from scipy.ndimage import label
+from scipy.ndimage import distance_transform_edt, label
 
 from medseglatdiff.data.images import load_image
 from medseglatdiff.data.phantom import PHOTOS, chest_patch, chest_phantom_rows, phantom_rows, photo_phantom_rows
@@ -131,3 +132,38 @@ def test_photographs_show_their_lesion_in_its_colour(kind):
 def test_unknown_photographs_are_refused():
     with pytest.raises(ValueError, match="`kind` must be one of skin, polyp, but was 'lung'"):
         next(photo_phantom_rows(1, "lung"))
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_tissues_lie_within_each_other(num_classes):
+    rows = list(phantom_rows(40, size=64, num_classes=num_classes))
+    maps = [np.stack([np.asarray(mask) for mask in row["masks"]]) for row in rows]  # [R, H, W] each
+    assert {mask.mode for row in rows for mask in row["masks"]} == {"L"}
+    assert set(np.unique(maps)) == set(range(num_classes + 1))
+    shares = [np.mean([(labels == k).any() for labels in maps]) for k in range(1, num_classes + 1)]
+    assert min(shares) > 0.5 and shares[0] > 0.95  # a small core may be overlooked
+    depths = np.array([[distance_transform_edt(mask > 0) for mask in labels] for labels in maps])  # [N, R, H, W]
+    means = [depths[np.array(maps) == k].mean() for k in range(1, num_classes + 1)]  # to the outermost border
+    assert all(deeper > 1.2 * above for above, deeper in pairwise(means))
+    assert np.mean([len(np.unique(labels, axis=0)) for labels in maps]) > 3
+
+
+def test_tissues_are_darker_and_brighter_in_turn():
+    steps = []
+    for row in phantom_rows(60, size=64, num_classes=2):
+        labels, pixels = np.stack([np.asarray(mask) for mask in row["masks"]]), np.asarray(row["image"], float)
+        rim, core = ((labels == k).all(axis=0) for k in (1, 2))
+        if rim.any() and core.any():
+            steps.append(pixels[rim].mean() - pixels[core].mean())
+    assert len(steps) > 20 and np.mean(np.array(steps) > 0) > 0.9
+
+
+def test_one_class_is_the_default_and_four_are_refused():
+    assert same(*phantom_rows(1, size=32), *phantom_rows(1, size=32, num_classes=1))
+    with pytest.raises(ValueError, match="`num_classes` must be 1, 2 or 3, but was 4"):
+        next(phantom_rows(1, num_classes=4))
+
+
+def test_splits_of_several_classes():
+    (first, *_) = open_split("phantom", "test", sample_size=32, num_classes=2)
+    assert set(np.unique([np.asarray(mask) for mask in first["masks"]])) <= {0, 1, 2}

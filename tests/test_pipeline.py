@@ -162,7 +162,7 @@ def test_a_missing_or_foreign_part_is_an_error(pipeline, tmp_path):
 
 def test_loads_through_the_generic_class(pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path)
-    shim = Path(__file__).parents[1] / "pipelines" / "pipeline.py"
+    shim = Path(__file__).parents[1] / "pipelines" / "medseglatdiff-lidc-idri" / "pipeline.py"
     loaded = DiffusionPipeline.from_pretrained(tmp_path, custom_pipeline=str(shim), trust_remote_code=True)
     assert type(loaded).__name__ == "MedSegLatDiffPipeline"
 

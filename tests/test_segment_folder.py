@@ -16,7 +16,8 @@ import pytest
 from conftest import TWO_PROCESSES, tiny_pipeline
 
 from medseglatdiff.cli import main
-from medseglatdiff.pipeline.cases import case_names, find_cases, printable
+from medseglatdiff.data.names import printable
+from medseglatdiff.pipeline.cases import case_names, find_cases
 from medseglatdiff.pipeline.segmenter import CaseSegmenter, SegmentSettings
 
 

@@ -22,7 +22,9 @@ def test_a_perfect_model_gets_perfect_results():
     best |= {"aurc_disagreement": 0}
     for name, value in best.items():
         entry = results["metrics"][name]
-        assert (entry["value"], entry["low"], entry["high"]) == (value,) * 3, name
+        assert entry["value"] == value, name
+        assert (entry["low"], entry["high"], entry["interval"]) == (None,) * 3, name  # images that do not differ
+        assert entry["num_groups"] == 4, name
     assert {label: values["dice"]["num_images"] for label, values in results["strata"].items()} == {
         "<=16": 1, "<=64": 2, "<=256": 4,
     }  # fmt: skip
@@ -76,3 +78,56 @@ def test_order_of_rows_does_not_matter():
     rows = [perfect_row(str(area), area) for area in (3, 50, 90)]
     rows[0]["dice"], rows[0]["uncertainty"] = 0.2, 0.5
     assert summarize(rows, 2) == summarize(rows[::-1], 2)
+
+
+def test_every_entry_names_its_method_and_stays_within_its_range():
+    rng = np.random.default_rng(0)
+    rows = []
+    for index in range(12):
+        area = int(rng.integers(20, 120))
+        rows.append(
+            shifted_row(f"{'abcd'[index % 4]}{index:02d}", area, int(rng.integers(area // 2, area)), rng.random())
+        )
+    results = summarize(rows, num_masks=3)
+    names = {"dice", "dice_pooled", "diversity_ratio", "ece", "ece_band", "aurc", "ged", "hd95", "nll"}
+    assert names <= {name for name, entry in results["metrics"].items() if entry["interval"] == "t over groups"}
+    for name, entry in results["metrics"].items():
+        assert entry["num_groups"] == 4 and (entry["interval"] is None) == (entry["low"] is None), name
+        if entry["interval"]:
+            assert entry["low"] < entry["value"] < entry["high"], name
+            assert entry["low"] >= (-1 if name in ("ncc", "ged_unbiased") else 0), name
+            assert entry["high"] <= 1 or name in ("ged", "ged_unbiased", "hd95", "nll", "diversity_ratio"), name
+
+
+def test_two_groups_give_no_interval():
+    rows = [shifted_row("a1", 8, 0, 0.1), shifted_row("a2", 16, 8, 0.3), shifted_row("b1", 100, 100, 0.2)]
+    entries = summarize(rows, num_masks=3)["metrics"].values()
+    assert all(entry["low"] is entry["high"] is entry["interval"] is None for entry in entries)
+
+
+def labelled_row(image_id: str, shift: int) -> dict:
+    """Two classes: the first found exactly, the second moved by `shift` pixels of four."""
+    reference = np.zeros((12, 12), np.uint8)
+    reference[2:6, 2:6], reference[7:11, 2:6] = 1, 2
+    consensus = np.where(reference == 2, 0, reference)
+    consensus[7:11, 2 + shift : 6 + shift] = 2
+    confidence = np.stack([consensus == k for k in (1, 2)]).astype(np.float32)
+    samples, raters = np.stack([consensus] * 2), np.stack([reference] * 3)
+    row = measure_prediction(samples, confidence, np.zeros((2, 12, 12)), consensus, raters, num_classes=2)
+    around = {"image_id": image_id, "group_id": image_id, "reference_area": 32, "content": image_id}
+    return row | around | {"raters_diversity": 0.0}
+
+
+def test_classes_stand_beside_their_mean():
+    results = summarize([labelled_row("a", 0), labelled_row("b", 1), labelled_row("c", 2)], 2, num_classes=2)
+    first, second = results["classes"]["1"], results["classes"]["2"]
+    assert first["dice"]["value"] == 1 and second["dice"]["value"] == pytest.approx((1 + 3 / 4 + 1 / 2) / 3)
+    assert results["metrics"]["dice"]["value"] == pytest.approx((1 + 3 / 4) / 2)
+    assert second["ged"]["value"] == pytest.approx(2 * (0 + 2 / 5 + 2 / 3) / 3)  # 2 (1 - IoU)
+    assert results["metrics"]["ged"]["value"] == pytest.approx(second["ged"]["value"] / 2)
+    assert results["metrics"]["hm_iou"]["value"] == pytest.approx((1 + 3 / 5 + 1 / 3) / 3 / 2 + 1 / 2)
+    assert second["dice_pooled"]["value"] == pytest.approx(2 * (16 + 12 + 8) / (6 * 16))
+    assert results["metrics"]["dice_pooled"]["value"] == pytest.approx(2 * (48 + 36) / (12 * 16))
+    assert second["ece"]["value"] == pytest.approx(2 * (0 + 4 + 8) / 3 / 144)  # pixels wrongly sure, of all
+    assert results["num_classes"] == 2 and second["dice"]["interval"] == "t over groups"
+    assert all("class_" not in name for name in results["metrics"])

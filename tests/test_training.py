@@ -21,10 +21,10 @@ from medseglatdiff import MedSegLatDiffVAE
 from medseglatdiff.data.splits import SegmentationSplit
 from medseglatdiff.training.autoencoders import MaskAutoencoderStage, MaskDecoder
 from medseglatdiff.training.config import Config
-from medseglatdiff.training.fitting import learning_rate_factor
 from medseglatdiff.training.parsing import parse_config
 from medseglatdiff.training.progress import Progress
 from medseglatdiff.training.saving import latest_checkpoint, summaries, with_models_of_start
+from medseglatdiff.training.schedule import learning_rate_factor
 from medseglatdiff.training.train import run
 
 CONFIGS = Path(__file__).parents[1] / "training" / "configs"

@@ -1,5 +1,6 @@
 """One-to-many medical image segmentation: an image in; several plausible masks, a confidence map, a consensus out."""
 
+import diffusers
 from diffusers.pipelines.pipeline_loading_utils import ALL_IMPORTABLE_CLASSES, LOADABLE_CLASSES
 
 from .models.autoencoder import MedSegLatDiffVAE
@@ -25,3 +26,5 @@ LOADABLE_CLASSES["medseglatdiff"] = {
     for name in ("MedSegLatDiffImageEncoder", "MedSegLatDiffUNet", "MedSegLatDiffVAE")
 }
 ALL_IMPORTABLE_CLASSES.update(LOADABLE_CLASSES["medseglatdiff"])
+# `DiffusionPipeline.from_pretrained` looks up the class that model_index.json names among diffusers' own.
+diffusers.MedSegLatDiffPipeline = MedSegLatDiffPipeline

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import __version__
+from .data.names import printable
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -188,5 +189,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sentence = full_disk(error, words) or mistake(error, command)
         if sentence is None:
             raise
-        print(f"medseglatdiff: {' '.join(sentence.split())}", file=sys.stderr)
+        print(f"medseglatdiff: {printable(' '.join(sentence.split()))}", file=sys.stderr)
         return 2

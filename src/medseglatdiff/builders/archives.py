@@ -4,67 +4,102 @@ import bz2
 import gzip
 import hashlib
 import lzma
+import re
 import stat
 import tarfile
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable
-from functools import partial
-from pathlib import Path, PurePosixPath
+from functools import cached_property, partial
+from pathlib import Path
+
+from ..data.groups import plain_name
 
 MAX_MEMBER_BYTES = 4 * 2**30
 MAX_RATIO = 200  # unpacked bytes per packed byte, over the whole archive; photographs and masks stay below 20
 SMALL_BYTES = 100 * 2**20  # archives that unpack to less than this are no bombs, whatever their ratio
 COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}  # by a file's first bytes
 DAMAGES = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
-JUNK = ("__MACOSX", ".DS_Store", "Thumbs.db")
+JUNK = re.compile(  # what desktops and network drives leave behind, and a build that runs or was killed
+    r"__macosx|\.ds_store|\._.*|\.appledouble|\.spotlight-v100|\.trashes|\.fseventsd|icon\r|thumbs\.db|ehthumbs\.db"
+    r"|desktop\.ini|\$recycle\.bin|system volume information|@eadir|\.directory|\.ipynb_checkpoints|\.git"
+    r"|\..*\.partial",
+    re.IGNORECASE,
+)
+
+
+def printable(text: str) -> str:
+    """A text without characters that steer a terminal: those are spelled, as `\\x1b`."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 class Source:
     """The files of one or more folders, zips, tars or plain files, as one list of names.
 
     A folder's files are named after the folder, as in an archive of it. No member is ever written to disk: it is read
-    into memory by its name. A `Source` can be sent to another process, which opens the archives anew.
+    into memory by its name. A `Source` can be sent to another process, which opens the archives anew at
+    the first read.
 
     Args:
         paths (`Iterable[str | Path]`): what the user named. A file of another kind counts as a source of one file.
 
     Raises:
-        ValueError: for a path that does not exist, a member whose name leads out of the archive, a link, a device, a
-            member or an archive that unpacks to far more than its size, or the same name twice.
+        ValueError: for a path that does not exist, a member whose name leads out of the archive or is no text, a link,
+            a device, a member or an archive that unpacks to far more than its size, or the same name twice.
     """
 
     def __init__(self, paths: Iterable[str | Path]):
         self.paths = [Path(path) for path in paths]
-        self._open()
+        self.names = sorted(name for name in self._readers if not _is_junk(name))
+        self._spelled = {}
+        for name in self.names:
+            twin = self._spelled.setdefault(plain_name(name), name)
+            if twin != name:
+                raise ValueError(f"`sources` hold {name!r} and {twin!r}, which are one name on other systems.")
 
-    def __reduce__(self):
-        return Source, (self.paths,)
+    def __getstate__(self):
+        return {key: value for key, value in vars(self).items() if key != "_readers"}
 
-    def _open(self):
-        self._readers = {}
+    @cached_property
+    def _readers(self) -> dict:
+        readers = {}
         for path in self.paths:
             for name, reader in _readers(path).items():
-                if name in self._readers:
+                if name in readers:
                     raise ValueError(f"`sources` hold the file {name!r} twice.")
-                self._readers[name] = reader
-        self.names = sorted(name for name in self._readers if not set(JUNK) & set(PurePosixPath(name).parts))
+                if any(0xD800 <= ord(character) < 0xE000 for character in name):
+                    raise ValueError(f"`sources` hold the file {name!r}, whose name is no UTF-8: rename it.")
+                readers[name] = reader
+        return readers
 
     def __contains__(self, name: str) -> bool:
         return name in self._readers
 
+    def spelled(self, name: str) -> str:
+        """The file that a name means, however a table spells it: Unicode composed or not, Windows' separators."""
+        return self._spelled.get(plain_name(name), name)
+
     def read(self, name: str) -> bytes:
-        """The bytes of one file; `OSError` if they cannot be read in full."""
+        """The bytes of one file; `OSError` if they cannot be read in full, `ValueError` if the source is gone."""
         try:
             return self._readers[name]()
-        except DAMAGES as error:
+        except (*DAMAGES, OSError) as error:
+            gone = [path.name for path in self.paths if not path.exists()]
+            if gone:
+                raise ValueError(f"`sources` vanished while they were read: {', '.join(gone)}") from error
+            if isinstance(error, OSError):
+                raise
             raise OSError(f"damaged or locked in its archive: {error}") from error
 
     def fingerprint(self) -> dict[str, str]:
         """What was read: the SHA-256 of each file, and of each folder's list of names and sizes."""
         named = {path: f"{path.resolve().name}{', names and sizes' * path.is_dir()}" for path in self.paths}
         return {name: _sha256(path) for path, name in named.items()}
+
+
+def _is_junk(name: str) -> bool:
+    return any(map(JUNK.fullmatch, name.split("/")))
 
 
 def _readers(path: Path) -> dict:
@@ -86,11 +121,11 @@ def _readers(path: Path) -> dict:
 
 def _folder_readers(folder: Path) -> dict:
     folder = folder.resolve()
-    paths = list(folder.rglob("*"))
+    paths = [path for path in folder.rglob("*") if not _is_junk(path.relative_to(folder).as_posix())]
     odd = [path for path in paths if path.is_symlink() or not (path.is_dir() or path.is_file())]
     if odd:
-        names = ", ".join(sorted(path.relative_to(folder).as_posix() for path in odd)[:10])
-        raise ValueError(f"{folder.name} holds symbolic links or devices, which are refused: {names}")
+        names = ", ".join(sorted(repr(path.relative_to(folder).as_posix()) for path in odd)[:10])
+        raise ValueError(f"{printable(folder.name)} holds symbolic links or devices, which are refused: {names}")
     return {path.relative_to(folder.parent).as_posix(): path.read_bytes for path in paths if path.is_file()}
 
 
@@ -152,5 +187,6 @@ def _sha256(path: Path) -> str:
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    files = sorted((p.relative_to(path).as_posix(), p.stat().st_size) for p in path.rglob("*") if p.is_file())
+    named = {found.relative_to(path).as_posix(): found for found in path.rglob("*") if found.is_file()}
+    files = sorted((name, found.stat().st_size) for name, found in named.items() if not _is_junk(name))
     return hashlib.sha256(repr(files).encode()).hexdigest()

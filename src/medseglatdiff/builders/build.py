@@ -5,26 +5,27 @@ images' bytes inside. So `load_dataset(folder)` and `load_dataset("ORG/NAME")` r
 """
 
 import argparse
-import contextlib
 import hashlib
-import multiprocessing
 import operator
-import os
+import re
 import shlex
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from tqdm import tqdm
 
-from .archives import Source
+from ..data.groups import SPLITS
+from .archives import Source, printable
+from .output_folder import new_folder
 from .picture_files import BadFile, Picture
 from .report import Report, contact_sheet
 from .shards import ShardWriter, write_card
+from .workers import outcomes
 
-SPLITS = ("train", "validation", "test")
+__all__ = ["SPLITS", "Row", "build", "new_folder", "parser", "positive", "provenance", "push", "split_of"]
 NO_PART_OF_THE_DATA = ("builder", "sources", "out", "overwrite", "num_workers", "push_to_hub")  # options
 
 
@@ -47,24 +48,40 @@ def split_of(group_id: str) -> str:
 
 
 def provenance(args: argparse.Namespace, source: Source | None = None, **facts: str) -> dict[str, str]:
-    """What a data set was built from, for report and card: command with all options, versions, SHA-256 of sources."""
+    """What a data set was built from, for report and card: command with all options, versions, SHA-256 of sources.
+
+    With `--anonymous-ids` sources are numbered, since their names may be those of patients.
+    """
     packages = ("medseglatdiff", "datasets", "numpy", "pillow")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
-    hashes = {f"sha256 of {name}": value for name, value in source.fingerprint().items()} if source else {}
+    hashes = source.fingerprint() if source else {}
+    if args.anonymous_ids:
+        hashes = {f"source {number}": value for number, value in enumerate(hashes.values(), start=1)}
+    hashes = {f"sha256 of {printable(name)}": value for name, value in hashes.items()}
     return {**facts, "command": _command(args), "versions": versions, **hashes}
 
 
 def _command(args: argparse.Namespace) -> str:
     # names alone: no paths of somebody's disk
-    sources = [Path(path).resolve().name for path in vars(args).get("sources", ())]
-    words = ["medseglatdiff", "dataset", args.builder, *sources, "--out", args.out.resolve().name]
+    sources = [printable(Path(path).resolve().name) for path in vars(args).get("sources", ())]
+    if args.anonymous_ids:
+        sources = ["SOURCE"] * bool(sources)
+    words = ["medseglatdiff", "dataset", args.builder, *sources, "--out", printable(args.out.resolve().name)]
     for key, value in vars(args).items():
         if key in NO_PART_OF_THE_DATA or value is None or value is False:
             continue
         words.append(f"--{key.replace('_', '-')}")
         if value is not True:
-            words += map(str, value if isinstance(value, list) else [value])
+            words += [_word(word, args.anonymous_ids) for word in (value if isinstance(value, list) else [value])]
     return shlex.join(words)
+
+
+def _word(value, anonymous: bool) -> str:
+    if isinstance(value, (Path, re.Pattern)) and anonymous:
+        return "FILE" if isinstance(value, Path) else "REGEX"
+    if isinstance(value, Path):
+        return printable(value.name)
+    return printable(value.pattern if isinstance(value, re.Pattern) else str(value))
 
 
 def positive(text: str) -> int:
@@ -82,11 +99,24 @@ def parser(description: str, builder: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     options.set_defaults(builder=builder)
-    options.add_argument("--out", type=Path, required=True, help="folder to write")
-    options.add_argument("--overwrite", action="store_true", help="replace the data set that --out holds")
-    options.add_argument("--skip-bad", action="store_true", help="leave out files that cannot be used, and count them")
-    options.add_argument("--num-workers", type=positive, default=1, help="processes that read files")
-    options.add_argument("--push-to-hub", metavar="ORG/NAME", help="upload the folder as this data set")
+    options.add_argument("--out", type=Path, required=True, help="folder to write (must not exist; required)")
+    options.add_argument(
+        "--overwrite", action="store_true", help="replace the data set that --out holds (default: no)"
+    )
+    options.add_argument(
+        "--skip-bad", action="store_true", help="leave out files that cannot be used, and count them (default: no)"
+    )
+    options.add_argument(
+        "--anonymous-ids",
+        action="store_true",
+        help="number images and groups in place of the names of their files; which is which is not kept (default: no)",
+    )
+    options.add_argument(
+        "--num-workers", type=positive, default=1, metavar="N", help="processes that read files (default: %(default)s)"
+    )
+    options.add_argument(
+        "--push-to-hub", metavar="ORG/NAME", help="upload the folder as this data set (default: no upload)"
+    )
     return options
 
 
@@ -96,8 +126,10 @@ def build(
     jobs: Iterable,
     make_rows: Callable[..., list[Row]],
     built_from: dict[str, str],
-    strays: Iterable[str] = (),
+    strays: Iterable[str] | Mapping[str, str] = (),
     groups_may_cross: bool = False,
+    warnings: Sequence[str] = (),
+    ways_to_fill: str = "",
 ) -> Path:
     """Turn jobs into rows, and rows into the folder `args.out`, whole or not at all.
 
@@ -107,33 +139,40 @@ def build(
         jobs (`Iterable`): one per image or series, in the order of the rows; each may be sent to another process.
         make_rows (`Callable`): turns a job into rows; raises `BadFile` for one that cannot be used.
         built_from (`dict[str, str]`): what `provenance` says.
-        strays (`Iterable[str]`, *optional*): files that belong to no job, bad files too.
+        strays (`Iterable[str] | Mapping[str, str]`, *optional*): files that cannot be used, with the reason where it
+            is another than that they belong to no job.
         groups_may_cross (`bool`, *optional*, defaults to `False`): allow a group in two splits.
+        warnings (`Sequence[str]`, *optional*): sentences for the report, the card and the terminal.
+        ways_to_fill (`str`, *optional*): what helps against an empty split. With it, an empty split is an error where
+            there are images enough, three; without it a warning.
 
     Raises:
         ValueError: naming every bad file, and every image whose id another one has, unless `args.skip_bad`; if no row
-            is left, or a group is in two splits.
+            is left, a group is in two splits, or a split is empty that must not be.
         FileExistsError: if `args.out` exists and is not to be overwritten.
+        OSError: if the disk is full, or a worker ended before its work did.
     """
-    report = Report(built_from)
+    report = Report(built_from, warnings, args.anonymous_ids)
     for name in strays:
-        report.skip(name, "belongs to no image: misnamed?")
+        report.skip(name, strays[name] if isinstance(strays, Mapping) else "belongs to no image: misnamed?")
     with new_folder(args.out, args.overwrite) as folder, ShardWriter(folder / "data") as shards:
         # 1. rows
-        seen = set()
+        seen, rename = set(), Renaming() if args.anonymous_ids else None
         total = operator.length_hint(jobs) or None
-        for outcome in tqdm(_outcomes(jobs, make_rows, args.num_workers), total=total, desc=args.out.name):
-            if isinstance(outcome, BadFile):
-                report.skip(outcome.name, outcome.reason)
-                continue
-            for row in outcome:
-                if row.image_id in seen:
-                    report.skip(row.image_id, "a second image of this id")
+        with closing(outcomes(jobs, make_rows, args.num_workers)) as results:
+            for outcome in tqdm(results, total=total, desc=printable(args.out.name)):
+                if isinstance(outcome, BadFile):
+                    report.skip(outcome.name, outcome.reason)
                     continue
-                seen.add(row.image_id)
-                report.add(row)
-                if not row.dropped:
-                    shards.write(row)
+                for row in outcome:
+                    if row.image_id in seen:
+                        report.skip(row.image_id, "a second image of this id")
+                        continue
+                    seen.add(row.image_id)
+                    row = rename(row) if rename else row
+                    report.add(row)
+                    if not row.dropped:
+                        shards.write(row)
         # 2. refuse what must not be published
         if report.skipped and not args.skip_bad:
             count = len(report.skipped)
@@ -142,70 +181,35 @@ def build(
             raise ValueError(f"`sources` must hold at least one usable image, but hold none.\n{report.bad_files()}")
         if report.crossing_groups() and not groups_may_cross:
             raise ValueError(f"a group must lie in one split, but these cross: {report.crossing_groups()[:10]}")
+        empty = [split for split in SPLITS if split not in report.sizes]
+        if ways_to_fill and empty and shards.num_rows >= len(SPLITS):
+            raise ValueError(f"no image was dealt to {' and '.join(empty)}: {ways_to_fill}")
         # 3. what tells about them
         shards.close()
         report.save(folder / "report.json")
         contact_sheet(report.examples).save(folder / "contact_sheet.png")
-        write_card(folder, template, shards, {**report.summary(), "name": args.push_to_hub or str(args.out)})
+        name = args.push_to_hub or printable(args.out.resolve().name)
+        write_card(folder, template, shards, {**report.summary(), "name": name})
     print(report.text())
     if args.push_to_hub:
         push(args.out, args.push_to_hub)
     return args.out
 
 
-def _outcomes(jobs: Iterable, make_rows: Callable, num_workers: int) -> Iterator:
-    """The rows of each job in order, or its `BadFile` as a value, since an exception would end the whole build."""
-    _start_worker(make_rows)
-    if num_workers < 2:
-        yield from map(_outcome, jobs)
-        return
-    # each process opens the source once, when it starts; sending it with each job would cost seconds a time
-    spawn = multiprocessing.get_context("spawn")
-    with spawn.Pool(num_workers, initializer=_start_worker, initargs=(make_rows,)) as pool:
-        yield from pool.imap(_outcome, jobs, chunksize=16)
+class Renaming:
+    """Numbers images and groups in the order in which they come."""
 
+    def __init__(self):
+        self._groups, self._images = {}, 0
 
-def _start_worker(make_rows: Callable):
-    global _make_rows
-    _make_rows = make_rows
-
-
-def _outcome(job) -> list[Row] | BadFile:
-    try:
-        return _make_rows(job)
-    except BadFile as error:
-        return error
-
-
-@contextlib.contextmanager
-def new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
-    """A temporary folder beside `out` that takes its name at the end, or vanishes if anything goes wrong.
-
-    Raises:
-        FileExistsError: if `out` exists, unless it is a data set built here (it has a report.json) and `overwrite`.
-    """
-    if out.exists() and not (overwrite and (out / "report.json").is_file()):
-        advice = "--overwrite replaces only data sets built here" if overwrite else "--overwrite replaces it"
-        raise FileExistsError(f"`--out` must not exist yet, but {out} does; {advice}.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", suffix=".partial", dir=out.parent) as temporary:
-        folder = Path(temporary, "new")
-        folder.mkdir()
-        yield folder
-        if out.exists():
-            os.replace(out, Path(temporary, "old"))
-        os.replace(folder, out)
+    def __call__(self, row: Row) -> Row:
+        self._images += 1
+        group = self._groups.setdefault(row.group_id, f"group-{len(self._groups) + 1:05d}")
+        return replace(row, image_id=f"image-{self._images:06d}", group_id=group)
 
 
 def push(folder: Path, repo_id: str):
-    """Upload a built folder as a data set of the Hub: the card first, then the rest."""
-    from huggingface_hub import HfApi
+    """Upload a built folder as a data set of the Hub, card and data in one commit, as `publish --dataset` does."""
+    from ..hub.publish import publish
 
-    api = HfApi()
-    api.create_repo(repo_id, repo_type="dataset", exist_ok=True)
-    card = folder / "README.md"
-    api.upload_file(path_or_fileobj=card, path_in_repo=card.name, repo_id=repo_id, repo_type="dataset")
-    ours = ["data/*.parquet", "report.json"]  # a contact sheet is for the eye of the builder alone
-    api.upload_folder(
-        folder_path=folder, repo_id=repo_id, repo_type="dataset", allow_patterns=ours, delete_patterns=ours
-    )
+    publish(folder, repo_id, repo_type="dataset", commit_message="Build with medseglatdiff")

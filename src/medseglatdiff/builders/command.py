@@ -1,7 +1,8 @@
-"""The command `dataset`: which builder, then that builder's own options."""
+"""The command `dataset`: which builder, then that builder's own options; or `pack`, of what one has built."""
 
 import argparse
 
+from ..data import packing
 from . import cvc_clinicdb, folder, isic2018, lidc_idri, phantom
 
 BUILDERS = {
@@ -10,6 +11,7 @@ BUILDERS = {
     "lidc-idri": lidc_idri.main,
     "cvc-clinicdb": cvc_clinicdb.main,
     "isic2018": isic2018.main,
+    "pack": packing.main,
 }
 
 

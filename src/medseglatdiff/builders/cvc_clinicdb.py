@@ -66,7 +66,13 @@ def main(argv: list[str] | None = None) -> Path:
     """Build the data set from the command line's arguments."""
     options = parser(__doc__, "cvc-clinicdb")
     options.add_argument("sources", nargs="+", help="the archive or its folder")
-    options.add_argument("--split", choices=("sequences", "frames"), default="sequences", help="frames: it leaks")
+    options.add_argument(
+        "--split",
+        choices=("sequences", "frames"),
+        default="sequences",
+        help="what is dealt out; frames, as much of the literature does, puts near copies of training images into "
+        "test: for comparison only (default: %(default)s)",
+    )
     args = options.parse_args(argv)
     source = Source(args.sources)
     jobs = cvc_jobs(source, args.split)

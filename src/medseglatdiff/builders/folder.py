@@ -1,120 +1,77 @@
 """Your own images with the masks of one or more raters.
 
-Either parallel folders, images/ and masks/ (or masks-1/, masks-2/, ... one per rater), whose files have the same names
-before the dot; or an imagefolder with metadata.jsonl, whose lines have `file_name`, `mask_file_names` and, if you
-like, `group_id` and `split`. Either may lie in folders named train, validation and test. Images may be grey, RGB,
-16-bit grey or DICOM (as its window shows it, in 8 bits).
+What is read, in folders or archives:
+  images/X.png and masks/X.png; several raters' in masks-1/, masks-2/ or masks-anna/, masks-bob/, or as
+  masks/X_anna.png, masks/X_bob.png; a single one's as masks/X_mask.png or masks/X_segmentation.png too; or
+  metadata.jsonl (.csv, .tsv, .parquet) with `file_name`, `mask_file_names` and, if you like, `image_id`, `group_id`
+  and `split`.
+Images may be grey, RGB, 16-bit grey or DICOM (as its window shows it, in 8 bits); their metadata is left out.
+
+Groups are what must not cross splits: patients, sequences, lesions. They are taken from a table's `group_id`, else
+from subfolders (images/patient1/ and masks/patient1/, or patient1/images/ and patient1/masks/), else from names that
+begin alike up to a number (patient03_slice12); else each image is a group. The options below decide otherwise.
+
+Splits are taken from folders named train, validation and test (any case; training, val, test_set, ...), a column
+`split` of metadata.csv or splits.csv, or lists train.txt, val.txt and test.txt; else groups are dealt out by their
+hash: 70 % train, 10 % validation, 20 % test.
+
+Masks are taken as they are where they say plainly what is drawn: 0 and one other grey, black and one other colour,
+one colour on transparent pixels, black and white as JPEG. What may mean several things is refused by a sentence that
+names the option which decides.
 """
 
+import argparse
 import io
-import json
 import re
 from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from pathlib import Path
 
 import numpy as np
-import PIL.ExifTags
 import PIL.Image
 
 from .archives import Source
-from .build import SPLITS, Row, build, parser, positive, provenance, split_of
+from .build import Row, build, parser, positive, provenance
+from .folder_groups import shown, ways_to_fill_splits, with_groups, with_splits
+from .folder_layout import Entry, parallel_entries, unused_pictures
+from .folder_tables import metadata_entries, with_tables
+from .mask_files import MaskRule, read_mask_by_rule
 from .picture_files import BadFile, Picture, picture, read_picture
 
-IMAGE = re.compile(r"(?P<folder>(?:.*/)?)images/(?P<stem>[^/]+?)\.[^/.]+")
 STORED = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "PA": "RGB", "RGB": "RGB", "RGBA": "RGB"}  # mode by a file's mode
-MASK = re.compile(r"(?P<folder>(?:.*/)?)masks(?:-(?P<rater>\d+))?/(?P<stem>[^/]+?)\.[^/.]+")
 
 
-class Job(NamedTuple):
-    """The files of one row."""
-
-    image: str
-    masks: list[str]
-    image_id: str
-    group_id: str
-    split: str
-
-
-def metadata_jobs(source: Source) -> list[Job]:
-    """A job for each line of each metadata.jsonl.
-
-    Raises:
-        ValueError: for a line that is no JSON object with `file_name` and a list of `mask_file_names`, or whose split
-            is unknown.
-    """
-    jobs = []
-    for name in (name for name in source.names if PurePosixPath(name).name == "metadata.jsonl"):
-        for number, line in enumerate(source.read(name).splitlines(), start=1):
-            try:
-                jobs.append(_metadata_job(PurePosixPath(name).parent, json.loads(line)))
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{name}, line {number}, cannot be used: {error!r}") from error
-    return jobs
-
-
-def _metadata_job(folder: PurePosixPath, row: dict) -> Job:
-    image, masks = str(folder / row["file_name"]), row["mask_file_names"]
-    if not isinstance(masks, list):
-        raise TypeError(f"`mask_file_names` must be a list, but was {masks!r}")
-    image_id = _image_id(image, str(PurePosixPath(row["file_name"]).with_suffix("")))
-    group_id = image_id if row.get("group_id") is None else str(row["group_id"])
-    split = row.get("split") or _split_by_folder(image) or split_of(group_id)
-    if split not in SPLITS:
-        raise ValueError(f"`split` must be one of {', '.join(SPLITS)}, but was {split!r}")
-    return Job(image, [str(folder / mask) for mask in masks], image_id, group_id, split)
-
-
-def parallel_jobs(source: Source) -> list[Job]:
-    """A job for each file below images/, with the masks of the same name in the order of the raters' numbers."""
-    masks = {}
-    for match in filter(None, map(MASK.fullmatch, source.names)):
-        masks.setdefault((match["folder"], match["stem"]), []).append((int(match["rater"] or 0), match[0]))
-    jobs = []
-    for match in filter(None, map(IMAGE.fullmatch, source.names)):
-        own = [name for _, name in sorted(masks.get((match["folder"], match["stem"]), []))]
-        expected = own or [f"{match['folder']}masks/{match['stem']}.png"]
-        image_id = _image_id(match[0], match["stem"])
-        split = _split_by_folder(match[0]) or split_of(image_id)
-        jobs.append(Job(match[0], expected, image_id, image_id, split))
-    return jobs
-
-
-def _split_by_folder(name: str) -> str | None:
-    return next((part for part in reversed(PurePosixPath(name).parts[:-1]) if part in SPLITS), None)
-
-
-def _image_id(name: str, stem: str) -> str:
-    """The name in its folder, below its split where folders are named after splits: those may repeat names."""
-    split = _split_by_folder(name)
-    return stem if split is None or stem.startswith(f"{split}/") else f"{split}/{stem}"
-
-
-def folder_rows(source: Source, num_classes: int | None, job: Job) -> list[Row]:
+def folder_rows(source: Source, rule: MaskRule, entry: Entry) -> list[Row]:
     """The one row of an image."""
-    if not job.masks:
-        raise BadFile(job.image, "has no mask")
-    dicom = job.image.lower().endswith((".dcm", ".dicom"))
-    image = (_read_dicom if dicom else _read_own_image)(source, job.image)
-    masks = [_read_own_mask(source, name, image.pixels.shape[:2], num_classes) for name in job.masks]
-    return [Row(image, masks, job.image_id, job.group_id, job.split)]
+    if not entry.masks:
+        raise BadFile(entry.image, "has no mask")
+    image = (_read_dicom if _is_dicom(source, entry.image) else _read_own_image)(source, entry.image)
+    masks = [read_mask_by_rule(source, name, image.pixels.shape[:2], rule) for name in entry.masks]
+    return [Row(image, masks, entry.image_id, entry.group, entry.split)]
 
 
 def _read_own_image(source: Source, name: str) -> Picture:
-    """Its bytes unchanged if it is a grey, 16-bit grey or RGB PNG or JPEG without an EXIF orientation, else the same
-    pixels as PNG."""
+    """Its bytes, without metadata, if it is a grey, 16-bit grey or RGB PNG or JPEG, else the same pixels as PNG."""
     original = read_picture(source, name)
     with PIL.Image.open(io.BytesIO(original.data)) as image:
         if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
             raise BadFile(name, "has transparent pixels: flatten it onto a background first")
-        upright = image.getexif().get(PIL.ExifTags.Base.Orientation, 1) == 1  # by others `datasets` turns the image
         if image.mode.startswith("I;16"):
-            return original if upright and image.format == "PNG" else picture(original.pixels.astype(np.uint16))
+            return original if image.format == "PNG" else picture(original.pixels.astype(np.uint16), original.removed)
         if image.mode not in STORED:
             raise BadFile(name, f"is of mode {image.mode}, but must be grey, 16-bit grey or RGB")
-        if upright and image.mode == STORED[image.mode] and image.format in ("PNG", "JPEG"):
+        if image.mode == STORED[image.mode] and image.format in ("PNG", "JPEG"):
             return original
-        return picture(np.asarray(image.convert(STORED[image.mode])))
+        return picture(np.asarray(image.convert(STORED[image.mode])), original.removed)
+
+
+def _is_dicom(source: Source, name: str) -> bool:
+    if name.lower().endswith((".dcm", ".dicom")):
+        return True
+    has_suffix = "." in name.rpartition("/")[2]
+    try:
+        return not has_suffix and name in source and source.read(name)[128:132] == b"DICM"
+    except OSError as error:
+        raise BadFile(name, str(error)) from error
 
 
 def _read_dicom(source: Source, name: str) -> Picture:
@@ -124,48 +81,124 @@ def _read_dicom(source: Source, name: str) -> Picture:
         raise BadFile(name, "missing")
     try:
         file = io.BytesIO(source.read(name))
-        return picture((read_dicom(file) * 255).round().astype(np.uint8))
+        return picture((read_dicom(file) * 255).round().astype(np.uint8), frozenset({"DICOM header"}))
     except (OSError, ValueError) as error:
         raise BadFile(name, str(error).replace(repr(file), "it")) from error
 
 
-def _read_own_mask(source: Source, name: str, size: tuple[int, int], num_classes: int | None) -> Picture:
-    """0/255 from a mask of 0 and one other value; with `num_classes`, the label map as it is, uint8."""
-    pixels = read_picture(source, name).pixels
-    if pixels.shape[:2] != size:
-        raise BadFile(name, f"{pixels.shape[:2]} (height, width) pixels, but its image has {size}")
-    if pixels.ndim == 3:
-        colours = pixels[:, :, :3]  # without alpha
-        if num_classes and (colours != colours[:, :, :1]).any():
-            raise BadFile(name, "is a coloured label map, but must hold the labels themselves as greys or palette")
-        pixels = colours.max(axis=2)  # [H, W]
-    values = np.unique(pixels)
-    if num_classes:
-        if values.max() > num_classes:
-            raise BadFile(name, f"holds the label {values.max()}, but --num-classes is {num_classes}")
-        return picture(pixels.astype(np.uint8))
-    if len(values[values > 0]) > 1:
-        raise BadFile(name, f"holds {len(values)} values, not 0 and one other; label maps need --num-classes")
-    return picture(pixels > 0)
+def _pattern(text: str) -> re.Pattern:
+    """An option's value that must be a regular expression with one group in parentheses."""
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"must be a regular expression, but {error}: {text}") from error
+    if pattern.groups != 1:
+        raise argparse.ArgumentTypeError(f"must have one part in parentheses, but has {pattern.groups}: {text}")
+    return pattern
+
+
+def _options() -> argparse.ArgumentParser:
+    options = parser(__doc__, "folder")
+    options.add_argument("sources", nargs="+", help="folders or archives (zip, tar) with images and masks")
+    groups = options.add_argument_group("groups").add_mutually_exclusive_group()
+    groups.add_argument(
+        "--group-from",
+        choices=("folder", "name", "image"),
+        help="take as the group: the topmost subfolder, the beginning of the file name, or each image on its own "
+        "(default: as described above)",
+    )
+    groups.add_argument(
+        "--group-pattern",
+        type=_pattern,
+        metavar="REGEX",
+        help="what the part in parentheses matches in SUBFOLDER/NAME, without suffix, is the group, such as "
+        "'^(patient\\d+)_' (default: none)",
+    )
+    groups.add_argument(
+        "--groups",
+        type=Path,
+        metavar="FILE",
+        help="CSV, TSV, JSON lines or Parquet with the columns `file` (or `image_id`) and `group` (default: none)",
+    )
+    options.add_argument(
+        "--fractions",
+        type=float,
+        nargs=3,
+        metavar=("TRAIN", "VALIDATION", "TEST"),
+        help="deal groups out in these shares, at least one group each, in the order of their hashes "
+        "(default: each group by its own hash, .7 .1 .2 on average)",
+    )
+    masks = options.add_argument_group("masks")
+    kinds = masks.add_mutually_exclusive_group()
+    kinds.add_argument(
+        "--num-classes",
+        type=positive,
+        help="masks are label maps of 0 (background) to this number (default: one class)",
+    )
+    kinds.add_argument(
+        "--threshold",
+        type=float,
+        metavar="GREY",
+        help="greys above this are foreground, in the units of the files (default: none, unclear greys are refused)",
+    )
+    kinds.add_argument(
+        "--instances",
+        action="store_true",
+        help="every number above 0, and every colour but black, is foreground (default: no, they are refused)",
+    )
+    masks.add_argument("--invert", action="store_true", help="the lesion is dark, the rest bright (default: no)")
+    return options
+
+
+def _entries(source: Source) -> tuple[list[Entry], list[str], dict[str, str]]:
+    """The images with their masks, the raters' names, and files that cannot be used with the reason why."""
+    entries, raters, bad = parallel_entries(source)
+    metadata = metadata_entries(source, bool(entries or bad))
+    entries, raters, bad = (metadata, [], {}) if metadata else (entries, raters, bad)
+    if not entries and not bad:
+        raise ValueError(
+            "`sources` must hold a metadata.jsonl, or images/ and masks/ (or masks-1/, masks-2/, ...), but hold "
+            f"{len(source.names)} files: {', '.join(map(repr, source.names[:3])) or 'none'} ..."
+        )
+    in_splits = [entry for entry in entries if entry.split]
+    if not metadata and 0 < len(in_splits) < len(entries):
+        lonely = next(entry.image for entry in entries if not entry.split)
+        raise ValueError(
+            f"{in_splits[0].image!r} lies in a folder of {in_splits[0].split}, but {lonely!r} in no split: put all "
+            "images into folders named train, validation and test, or none."
+        )
+    return entries, raters, bad
 
 
 def main(argv: list[str] | None = None) -> Path:
     """Build the data set from the command line's arguments."""
-    options = parser(__doc__, "folder")
-    options.add_argument("sources", nargs="+", help="folder or archive")
-    options.add_argument("--num-classes", type=positive, help="masks are label maps of 0 (background) to this number")
+    options = _options()
     args = options.parse_args(argv)
+    if args.fractions and not (min(args.fractions) >= 0 and abs(sum(args.fractions) - 1) < 1e-6):
+        options.error(f"--fractions must be three shares that sum to 1, but were {args.fractions}")
+    if args.invert and args.num_classes:
+        options.error("--invert is for masks of one class, but --num-classes was given")
+    # 1. files
     source = Source(args.sources)
-    metadata = metadata_jobs(source)
-    jobs = metadata or parallel_jobs(source)
-    if not jobs:
-        raise ValueError(
-            "`sources` must hold a metadata.jsonl, or images/ and masks/ (or masks-1/, masks-2/, ...), but hold "
-            f"{len(source.names)} files: {', '.join(source.names[:3]) or 'none'} ..."
-        )
-    used = {name for job in jobs for name in (job.image, *job.masks)}
-    suffixes = PIL.Image.registered_extensions()
-    unused = [name for name in source.names if name not in used and PurePosixPath(name).suffix.lower() in suffixes]
-    strays = [name for name in unused if metadata or MASK.fullmatch(name)]
-    rows = partial(folder_rows, source, args.num_classes)
-    return build(args, "card_folder.md", jobs, rows, provenance(args, source), strays)
+    entries, raters, bad = _entries(source)
+    used = {name for entry in entries for name in (entry.image, *entry.masks)}
+    unused = [] if bad else unused_pictures(source, used)
+    # 2. groups and splits
+    entries, tables = with_tables(entries, source)
+    given = any(entry.split for entry in entries)
+    entries, groups, doubts = with_groups(entries, args)
+    entries, splits, dealt = with_splits(entries, args)
+    warnings = [*doubts, *dealt]
+    if unused:
+        warnings.append(f"{len(unused)} pictures are part of no row, such as {shown(unused[0], args)}.")
+    # 3. the data set
+    taken = {"groups": f"{groups} ({len({entry.group for entry in entries})} of {len(entries)} images)"}
+    taken["splits"] = splits
+    for kind, names in {"raters": raters, "tables": [name.rpartition("/")[2] for name in tables]}.items():
+        if names:
+            taken[kind] = str(len(names)) if args.anonymous_ids else ", ".join(names)
+    rule = MaskRule(args.num_classes, args.threshold, args.instances, args.invert)
+    built_from = provenance(args, source, **taken)
+    rows = partial(folder_rows, source, rule)
+    ways = "" if given else ways_to_fill_splits(entries, args)
+    return build(args, "card_folder.md", entries, rows, built_from, bad, warnings=warnings, ways_to_fill=ways)

@@ -66,8 +66,11 @@ def main(argv: list[str] | None = None) -> Path:
     """Build the data set from the command line's arguments."""
     options = parser(__doc__, "isic2018")
     options.add_argument("sources", nargs="+", help="archives or folders with the official names")
-    options.add_argument("--size", type=positive, help="pixels of the long side (with --square: of both sides)")
-    options.add_argument("--square", action="store_true", help="with --size: do not keep the aspect ratio")
+    size = "pixels of the long side, with --square of both sides (default: as the files are)"
+    options.add_argument("--size", type=positive, metavar="N", help=size)
+    options.add_argument(
+        "--square", action="store_true", help="with --size: do not keep the aspect ratio (default: no)"
+    )
     args = options.parse_args(argv)
     if args.square and not args.size:
         options.error("--square needs --size")

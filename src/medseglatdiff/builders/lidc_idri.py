@@ -41,8 +41,9 @@ def main(argv: list[str] | None = None) -> Path:
     options = parser(__doc__, "lidc-idri")
     options.add_argument("sources", nargs="+", help="the slices archive, the DICOM collection or data_lidc.pickle")
     window = {"nargs": 2, "type": float, "metavar": ("CENTRE", "WIDTH")}
-    options.add_argument("--window", **window, help="of DICOM, in Hounsfield units (the lung's: -600 1500)")
-    options.add_argument("--pixel-mm", type=float, help="of DICOM: resample crops to this pixel size, such as 0.5")
+    options.add_argument("--window", **window, help="of DICOM, in Hounsfield units (default: the lung's, -600 1500)")
+    size = "of DICOM: resample crops to this pixel size, such as 0.5 (default: the scan's own)"
+    options.add_argument("--pixel-mm", type=float, metavar="MM", help=size)
     args = options.parse_args(argv)
     if not (args.pixel_mm or 1) > 0 or not (args.window or LUNG_WINDOW)[1] > 0:
         options.error("`--pixel-mm` and the width of `--window` must be above 0")

@@ -18,10 +18,14 @@ def make_row(phantom: dict) -> list[Row]:
 def main(argv: list[str] | None = None) -> Path:
     """Build the data set from the command line's arguments."""
     options = parser(__doc__, "phantom")
-    options.add_argument("--num-rows", type=positive, default=1000)
-    options.add_argument("--size", type=positive, default=128, help="pixels of each side")
-    options.add_argument("--num-raters", type=positive, default=4)
-    options.add_argument("--seed", type=int, default=0)
+    numbers = {"type": positive, "metavar": "N"}
+    options.add_argument("--num-rows", **numbers, default=1000, help="images to draw (default: %(default)s)")
+    options.add_argument("--size", **numbers, default=128, help="pixels of each side, 16 at least (default: 128)")
+    options.add_argument("--num-raters", **numbers, default=4, help="masks of each image (default: %(default)s)")
+    options.add_argument(
+        "--num-classes", **numbers, default=1, help="tissues of a lesion, 1 to 3 (default: %(default)s)"
+    )
+    options.add_argument("--seed", type=int, default=0, help="another seed, other phantoms (default: %(default)s)")
     args = options.parse_args(argv)
-    phantoms = phantom_rows(args.num_rows, args.size, args.num_raters, args.seed)
+    phantoms = phantom_rows(args.num_rows, args.size, args.num_raters, args.seed, args.num_classes)
     return build(args, "card_phantom.md", phantoms, make_row, provenance(args))

@@ -4,16 +4,28 @@ import hashlib
 import heapq
 import json
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 
+from ..data.groups import SPLITS
+from .archives import printable
+from .names import look_like_people
+
 EXAMPLES = 8  # rows per split on the contact sheet
 TILE = 160  # pixels
 COLOURS = ((255, 60, 60), (70, 220, 90), (80, 140, 255), (255, 200, 40), (230, 90, 230), (60, 220, 220))
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
+TAKEN = ("groups", "splits", "raters", "tables")  # what a builder took for what, in `built_from`
+NEARLY_FULL = 0.95  # share of foreground from which a mask is flagged
+FEW_GROUPS = 10
+MEAN_LITTLE = {
+    "validation": "threshold, calibration and the choice of a checkpoint",
+    "test": "measures on the test split and their confidence intervals",
+}
 
 
 class Report:
@@ -21,12 +33,17 @@ class Report:
 
     Args:
         built_from (`dict`): source, fingerprint, command, options: copied into the report.
+        warnings (`Sequence[str]`, *optional*): sentences that the report repeats.
+        anonymous (`bool`, *optional*, defaults to `False`): keep the names of files out of what is saved.
     """
 
-    def __init__(self, built_from: dict):
-        self.built_from, self.skipped, self.dropped = built_from, [], []
+    def __init__(self, built_from: dict, warnings: Sequence[str] = (), anonymous: bool = False):
+        self.built_from, self.warnings, self.anonymous = built_from, list(warnings), anonymous
+        self.skipped, self.dropped = [], []
         self.areas, self.sizes, self.raters = defaultdict(list), defaultdict(Counter), defaultdict(Counter)
         self.groups, self.hashes, self._examples = defaultdict(set), defaultdict(list), defaultdict(list)
+        self.flags = {"nearly_full_masks": [], "empty_masks_only": [], "identical_raters": []}
+        self.removed, self.names = Counter(), set()
 
     def skip(self, name: str, reason: str):
         """Note a bad file."""
@@ -42,12 +59,24 @@ class Report:
         self.raters[row.split][len(row.masks)] += 1
         self.areas[row.split] += [np.count_nonzero(mask.pixels) for mask in row.masks]
         self.groups[row.split].add(row.group_id)
+        self._flag(row)
+        self.removed.update(kind for picture in (row.image, *row.masks) for kind in picture.removed)
+        self.names |= {row.image_id, row.group_id}
         content = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
         self.hashes[content].append((row.split, row.image_id))
         # the rows with the smallest hashes of their names are a random sample that never changes
         rank = -int(hashlib.sha256(row.image_id.encode()).hexdigest(), 16)
         keep = heapq.heappush if len(self._examples[row.split]) < EXAMPLES else heapq.heappushpop
         keep(self._examples[row.split], (rank, row.image_id, row))
+
+    def _flag(self, row):
+        masks = [mask.pixels for mask in row.masks]  # R * [H, W]
+        if any(np.count_nonzero(mask) > NEARLY_FULL * mask.size for mask in masks):
+            self.flags["nearly_full_masks"].append(row.image_id)
+        if not any(mask.any() for mask in masks):
+            self.flags["empty_masks_only"].append(row.image_id)
+        elif len(masks) > 1 and all(np.array_equal(mask, masks[0]) for mask in masks[1:]):
+            self.flags["identical_raters"].append(row.image_id)
 
     @property
     def examples(self) -> dict[str, list]:
@@ -56,26 +85,76 @@ class Report:
 
     def bad_files(self) -> str:
         """One line per bad file."""
-        return "\n".join(f"  {bad['file']}: {bad['reason']}" for bad in self.skipped)
+        return "\n".join(printable(f"  {bad['file']}: {bad['reason']}") for bad in self.skipped)
 
     def crossing_groups(self) -> list[str]:
         """Groups that more than one split holds."""
         counts = Counter(group for groups in self.groups.values() for group in groups)
         return sorted(group for group, count in counts.items() if count > 1)
 
-    def as_dict(self) -> dict:
-        """The whole report, ready for JSON."""
+    def all_warnings(self) -> list[str]:
+        """What was warned of, and what the rows give reason to doubt, one sentence each."""
+        rows = {split: sum(counts.values()) for split, counts in self.raters.items()}
+        sentences = [printable(sentence) for sentence in self.warnings]
+        for split, means_little in MEAN_LITTLE.items():
+            if split not in rows:
+                sentences.append(f"there is no {split} split for {means_little}.")
+            elif len(self.groups[split]) < FEW_GROUPS:
+                count = f"{len(self.groups[split])} group{'s' * (len(self.groups[split]) != 1)}"
+                sentences.append(f"{split} has {count}, fewer than {FEW_GROUPS}: {means_little} mean little.")
+        if rows and "train" not in rows:
+            sentences.append("there is no train split.")
+        said = {
+            "nearly_full_masks": f"have a mask of more than {NEARLY_FULL:.0%} foreground: inverted, or not a mask?",
+            "empty_masks_only": "have empty masks only.",
+            "identical_raters": "have the same mask from every rater: copies?",
+        }
+        for flag, what in said.items():
+            if ids := self.flags[flag]:
+                sentences.append(f"{len(ids)} of {sum(rows.values())} images, such as {printable(ids[0])}, {what}")
+        across = self._doubles()[1]
+        if across:
+            copies = printable(", ".join(across[0][:3]))
+            sentences.append(f"identical images lie in several splits: {len(across)}, such as {copies}.")
+        if self.crossing_groups():
+            sentences.append(
+                f"{len(self.crossing_groups())} groups lie in several splits: results will look too good."
+            )
+        if self.removed["orientation"]:
+            sentences.append(
+                f"{self.removed['orientation']} files had an EXIF orientation, which is left out: pixels and masks "
+                "are taken as they are stored."
+            )
+        people = sorted(name for name in self.names if look_like_people(name))
+        if people:
+            sentences.append(
+                f"{len(people)} names of images or groups look like people's names or dates, and are published with "
+                "the data: --anonymous-ids numbers them."
+            )
+        return sentences
+
+    def _doubles(self) -> tuple[list[list[str]], list[list[str]]]:
+        """The ids of identical images, within a split and across splits."""
         doubles = [rows for rows in self.hashes.values() if len(rows) > 1]
         across = [rows for rows in doubles if len({split for split, _ in rows}) > 1]
-        names = [[image_id for _, image_id in rows] for rows in doubles if rows not in across]
+        within = [rows for rows in doubles if rows not in across]
+        return tuple([[image_id for _, image_id in rows] for rows in kind] for kind in (within, across))
+
+    def as_dict(self) -> dict:
+        """The whole report, ready for JSON."""
+        within, across = self._doubles()
+        skipped = [{"reason": "a file that cannot be used"} for _ in self.skipped] if self.anonymous else self.skipped
         return {
             "built_from": self.built_from,
-            "splits": {split: self._split(split) for split in ("train", "validation", "test") if split in self.sizes},
-            "duplicates_within_splits": names,
-            "duplicates_across_splits": [[image_id for _, image_id in rows] for rows in across],
+            "splits": {split: self._split(split) for split in SPLITS if split in self.sizes},
+            "warnings": self.all_warnings(),
+            **self.flags,
+            "metadata_removed": dict(sorted(self.removed.items())),
+            "duplicates_within_splits": within,
+            "duplicates_across_splits": across,
             "groups_across_splits": self.crossing_groups(),
             "dropped": self.dropped,
-            "skipped": self.skipped,
+            "skipped": skipped,
         }
 
     def _split(self, split: str) -> dict:
@@ -116,14 +195,19 @@ class Report:
             "skipped": f"- {len(self.skipped)} unusable files skipped",
             "duplicates": f"- {within} sets of identical images within a split, {across} across splits; "
             f"{len(report['groups_across_splits'])} groups across splits",
+            "removed": "- metadata removed, by kind and number of files: "
+            + (", ".join(f"{kind} {count}" for kind, count in sorted(self.removed.items())) or "none"),
+            "warnings": "\n".join(f"- {sentence}" for sentence in report["warnings"]) or "- none",
             "built": "\n".join(f"- {key}: `{value}`" for key, value in self.built_from.items()),
         }
 
     def text(self) -> str:
         """The report for the terminal."""
         summary = self.summary()
-        told = [summary[key].strip() for key in ("splits", "dropped", "skipped", "duplicates")]
-        return "\n".join([*told, self.bad_files()]).rstrip()
+        taken = [f"- {key}: {printable(self.built_from[key])}" for key in TAKEN if key in self.built_from]
+        parts = [summary[key].strip() for key in ("splits", "dropped", "skipped", "duplicates", "removed")]
+        warnings = [f"warning: {sentence}" for sentence in self.all_warnings()]
+        return "\n".join([*parts, *taken, *([self.bad_files()] if self.skipped else []), *warnings])
 
 
 def contact_sheet(examples: dict[str, list]) -> PIL.Image.Image:

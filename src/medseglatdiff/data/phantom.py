@@ -16,30 +16,47 @@ PHOTOS = {  # colours of the ground and of the lesion, sRGB
 FAINT = 0.2  # contrast, as a share of the full range, below which raters overlook a lesion at times
 
 
-def phantom_rows(num_rows: int, size: int = 128, num_raters: int = 4, seed: int = 0) -> Iterator[dict]:
+def phantom_rows(
+    num_rows: int, size: int = 128, num_raters: int = 4, seed: int = 0, num_classes: int = 1
+) -> Iterator[dict]:
     """Rows by the column contract: one lesion each, from four pixels to a third of the image (log-uniform).
+
+    Of several classes the lesion is a nest of tissues, as a tumour's rim, core and necrosis: class 1 outside, the last
+    in the middle, each as wide and alternately darker and brighter; every rater draws every border.
 
     Args:
         num_rows (`int`): how many.
         size (`int`, *optional*, defaults to 128): side of the square image in pixels, at least 16.
         num_raters (`int`, *optional*, defaults to 4): masks per image, at least 1; some may be empty, never all.
         seed (`int`, *optional*, defaults to 0): another seed, other phantoms.
+        num_classes (`int`, *optional*, defaults to 1): tissues of a lesion, 1 to 3.
 
     Returns:
-        an iterator of `{"image", "masks", "image_id", "group_id"}`: the image of mode "L", the masks 0/255.
+        an iterator of `{"image", "masks", "image_id", "group_id"}`: the image of mode "L", the masks 0/255, or labels
+        from 0 to `num_classes` where there are several classes.
     """
     _check(num_rows, size, num_raters)
+    if num_classes not in (1, 2, 3):
+        raise ValueError(f"`num_classes` must be 1, 2 or 3, but was {num_classes}.")
     for index in range(num_rows):
         rng = np.random.default_rng([seed, index])
-        radius = np.sqrt(np.exp(rng.uniform(np.log(4), np.log(size**2 / 3))) / np.pi)
+        least = 4 * num_classes**2  # pixels
+        radius = np.sqrt(np.exp(rng.uniform(np.log(least), np.log(size**2 / 3))) / np.pi)
         level, angle = _blob(rng, size, rng.uniform(radius, size - radius, 2), radius, roughness=0.12)  # [H, W] twice
         contrast = rng.uniform(0.1, 0.45)
         pixels = 0.35 + _texture(rng, size)  # [H, W]
         if rng.random() < 0.5:
             pixels += _distractor(rng, size)  # [H, W]
-        pixels += contrast * _soft_step(level, rng.uniform(0.4, 1.5))  # [H, W]
+        softness = rng.uniform(0.4, 1.5)
+        pixels += contrast * _soft_step(level, softness)  # [H, W]
+        inner = [level - radius * number / num_classes for number in range(1, num_classes)]  # [H, W] each
+        for number, border in enumerate(inner):
+            pixels += (-1) ** (number + 1) * 0.8 * contrast * _soft_step(border, softness)  # [H, W]
         pixels += rng.normal(0, rng.uniform(0.01, 0.04), pixels.shape)  # [H, W]
         masks = _raters(rng, level, angle, radius, num_raters, contrast)
+        if num_classes > 1:
+            drawn = [_raters(rng, border, angle, radius, num_raters, contrast=1) for border in inner]
+            masks = [_nested(own) for own in zip(masks, *drawn, strict=True)]
         yield _row(pixels.clip(0, 1), masks, f"phantom-{seed}-{index:05d}")
 
 
@@ -163,6 +180,11 @@ def _raters(
     return masks
 
 
+def _nested(masks: tuple[np.ndarray, ...]) -> np.ndarray:
+    """One rater's masks, bool `(H, W)` from the outermost on, as labels: each class lies within the one before."""
+    return np.logical_and.accumulate(masks).sum(axis=0, dtype=np.uint8)  # [H, W]
+
+
 def _texture(rng: np.random.Generator, size: int) -> np.ndarray:
     """Smooth random texture around zero, `[H, W]`: coarse, middle and fine waves."""
     total = np.zeros((size, size), np.float32)
@@ -192,7 +214,7 @@ def _soft_step(level: np.ndarray, softness: float) -> np.ndarray:
 def _row(pixels: np.ndarray, masks: list[np.ndarray], name: str) -> dict:
     return {
         "image": PIL.Image.fromarray((pixels * 255).round().astype(np.uint8)),
-        "masks": [PIL.Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks],
+        "masks": [PIL.Image.fromarray(mask.astype(np.uint8) * 255 if mask.dtype == bool else mask) for mask in masks],
         "image_id": name,
         "group_id": name,
     }

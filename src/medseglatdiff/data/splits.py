@@ -1,4 +1,4 @@
-"""The column contract, a split held in memory, and batches whose randomness depends on seed and position alone."""
+"""The column contract, a split held in memory, and an order of its rows that depends on the seed alone."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -11,24 +11,28 @@ import PIL.Image
 import torch
 import torch.nn.functional as F
 
-from ..metrics import as_masks
-from .augmentation import colour_jitter, dihedral, random_affine
+from ..metrics import as_labels, as_masks
+from .groups import guess_groups, names_below
 from .images import preprocess
+from .packing import is_packed, open_packed
 from .phantom import phantom_rows
 
 COLUMNS = ("image", "masks", "image_id", "group_id")
 PHANTOM_ROWS = {"train": 256, "validation": 32, "test": 64}
 
 
-def open_split(dataset: str, split: str, sample_size: int = 128, data_dir: str | None = None) -> Iterable[dict]:
+def open_split(
+    dataset: str, split: str, sample_size: int = 128, data_dir: str | None = None, num_classes: int = 1
+) -> Iterable[dict]:
     """The rows of a split, by the column contract.
 
     Args:
-        dataset (`str`): a folder, a Hub id, a builder of `load_dataset` such as `"imagefolder"`, or `"phantom"` for
-            the built-in phantoms.
+        dataset (`str`): a folder, a Hub id, a builder of `load_dataset` such as `"imagefolder"`, a file that
+            `medseglatdiff dataset pack` wrote, or `"phantom"` for the built-in phantoms.
         split (`str`): `"train"`, `"validation"` or `"test"`.
         sample_size (`int`, *optional*, defaults to 128): side of the phantoms, in pixels.
         data_dir (`str`, *optional*): where a builder's files lie.
+        num_classes (`int`, *optional*, defaults to 1): foreground classes of the phantoms.
 
     Raises:
         ValueError: if there is no such split, or a column of the contract is missing or of another type.
@@ -37,7 +41,9 @@ def open_split(dataset: str, split: str, sample_size: int = 128, data_dir: str |
         if split not in PHANTOM_ROWS:
             raise ValueError(f"`split` must be one of {', '.join(PHANTOM_ROWS)}, but was {split!r}.")
         seed = list(PHANTOM_ROWS).index(split)
-        return list(phantom_rows(PHANTOM_ROWS[split], size=sample_size, seed=seed))
+        return list(phantom_rows(PHANTOM_ROWS[split], sample_size, seed=seed, num_classes=num_classes))
+    if is_packed(dataset):
+        return open_packed(dataset, split)
     try:
         from datasets import Image, load_dataset
     except ImportError as error:
@@ -58,10 +64,14 @@ def open_split(dataset: str, split: str, sample_size: int = 128, data_dir: str |
 
 
 def _by_contract(splits: dict) -> dict:
-    """An imagefolder with metadata.jsonl, as dataset_scripts/folder.py reads it.
+    """An imagefolder with a metadata table, as `medseglatdiff dataset folder` reads it.
 
-    Its `mask_file_names` are the masks. A row without `image_id` has its file's name; one without `group_id` is a
-    group of its own. Where metadata.jsonl names a row's `split`, that counts.
+    Its `mask_file_names` are the masks. A row without `image_id` has its file's name; one without `group_id` belongs
+    to the group that its subfolder or file name says (`guess_groups`), else it is a group of its own. Where the table
+    names a row's `split`, that counts.
+
+    Raises:
+        ValueError: if a group lies in several splits, or subfolders may be patients or classes.
     """
     from datasets import Image, concatenate_datasets
 
@@ -71,13 +81,32 @@ def _by_contract(splits: dict) -> dict:
     files = [file["path"] for file in rows.cast_column("image", Image(decode=False))["image"]]
     for file in files:
         _check_upright(file)
-    rows = _filled(rows, "image_id", [PurePath(file).stem for file in files])
-    rows = _filled(rows, "group_id", rows["image_id"])
     rows = _filled(rows, "split", [name for name, part in splits.items() for _ in range(len(part))])
+    names = names_below(files)
+    stems = [PurePath(file).stem for file in files]
+    keys = list(zip(rows["split"], stems, strict=True))
+    rows = _filled(rows, "image_id", stems if len(set(keys)) == len(keys) else names)
+    given = rows["group_id"] if "group_id" in rows.column_names else [None] * len(rows)
+    unnamed = [index for index, group in enumerate(given) if group is None]
+    groups, _ = guess_groups([names[index] for index in unnamed])
+    guessed = dict(zip(unnamed, groups, strict=True))
+    rows = _filled(rows, "group_id", [guessed.get(index) or own for index, own in enumerate(rows["image_id"])])
+    _refuse_crossing(rows["group_id"], rows["split"], {index for index, group in guessed.items() if group is None})
     named = rows["split"]
     return {
         name: rows.select([index for index, own in enumerate(named) if own == name]) for name in dict.fromkeys(named)
     }
+
+
+def _refuse_crossing(groups: list[str], splits: list[str], on_their_own: set[int]):
+    """No group lies in two splits; images that are groups of their own may have one name in several splits."""
+    where = {}
+    for index, (group, split) in enumerate(zip(groups, splits, strict=True)):
+        if index not in on_their_own and where.setdefault(group, split) != split:
+            raise ValueError(
+                f"`dataset` must hold each group in one split, but {group!r} lies in {where[group]} and {split}: "
+                "name patients or sequences in the column `group_id`."
+            )
 
 
 def _filled(rows, name: str, defaults: list[str]):
@@ -163,51 +192,6 @@ class SegmentationSplit:
         votes = one_hot(self.raters(row).long(), self.num_classes).sum(dim=0)  # [1 + K, S, S]
         return self.num_classes - votes.flip(0).max(dim=0).indices.to(torch.uint8)
 
-    def batch(
-        self,
-        rows: Sequence[int],
-        generators: list[torch.Generator],
-        affine: float = 0.0,
-        target: str = "random_rater",
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """A random rater's mask of each row with its image, both under the same random symmetry and, where
-        `affine` > 0, under the same `random_affine`; colours vary too. With the `target` "consensus" the mask is the
-        majority's.
-
-        Returns:
-            images in [-1, 1], float32 `(B, C, S, S)`, and labels, int64 `(B, S, S)`.
-        """
-        images, labels = [], []
-        for image, row, generator in zip(self.pixels(rows), rows, generators, strict=True):
-            raters = self.raters(row)  # [R, S, S]
-            rater = torch.randint(len(raters), (), generator=generator)
-            mask = raters[rater] if target == "random_rater" else self.consensus(row)  # [S, S]
-            image, mask = self._augment(image, mask[None], generator, affine)  # [C, S, S], [1, S, S]
-            images.append(image)
-            labels.append(mask)
-        return torch.stack(images), torch.cat(labels)
-
-    def batch_of_raters(
-        self, rows: Sequence[int], generators: list[torch.Generator], affine: float = 0.0
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """As `batch`, with all raters' masks: images `(B, C, S, S)`, and a list of labels, int64 `(R, S, S)`."""
-        entries = zip(self.pixels(rows), rows, generators, strict=True)
-        pairs = [self._augment(image, self.raters(row), generator, affine) for image, row, generator in entries]
-        images, labels = zip(*pairs, strict=True)
-        return torch.stack(images), list(labels)
-
-    def _augment(self, image, masks, generator, affine) -> tuple[torch.Tensor, torch.Tensor]:
-        """An image `(C, S, S)` and labels `(R, S, S)` under one random symmetry and one random affine map."""
-        symmetry = int(torch.randint(8, (), generator=generator))
-        image = dihedral(colour_jitter(image, generator), symmetry)  # [C, S, S]
-        masks = dihedral(masks, symmetry).long()  # [R, S, S]
-        if not affine:
-            return image, masks
-        shares = one_hot(masks, self.num_classes).flatten(0, 1)  # [R * (1 + K), S, S]
-        warped = random_affine(torch.cat([image, shares]), affine, generator)  # [C + R * (1 + K), S, S]
-        # `max`: over a strided dimension `argmax` takes a CPU 15 times as long, most of what a sample costs
-        return warped[: len(image)], warped[len(image) :].unflatten(0, (len(masks), -1)).max(dim=1).indices
-
 
 def load_split(
     rows: Iterable[dict], num_channels: int, sample_size: int, num_classes: int = 1, stretch: bool = False
@@ -257,11 +241,25 @@ def noise_seed(image_id: str, seed: int) -> int:
     return int(hashlib.sha256(f"{seed}/{image_id}".encode()).hexdigest()[:16], 16) >> 1
 
 
-def read_raters(row: dict) -> np.ndarray:
-    """The masks of a row, images of 0 and 255 of one size, as bool `(R, H, W)`."""
+def read_raters(row: dict, num_classes: int = 1) -> np.ndarray:
+    """The masks of a row, images of mode "L" and one size, as they were drawn.
+
+    Args:
+        row (`dict`): by the column contract.
+        num_classes (`int`, *optional*, defaults to 1): foreground classes.
+
+    Returns:
+        bool `(R, H, W)` from masks of 0 and 255; of several classes label maps, uint8 `(R, H, W)`, from masks of 0
+        to `num_classes`.
+
+    Raises:
+        ValueError: for a row without masks, masks of different sizes, and values that are no label.
+    """
     if not row["masks"]:
         raise ValueError("`masks` must hold at least one rater, but was empty.")
     masks = np.stack([np.asarray(mask) for mask in row["masks"]])  # [R, H, W]
+    if num_classes > 1:
+        return as_labels(masks, "masks", num_classes)
     if not ((masks == 0) | (masks == 255)).all():
         raise ValueError(f"`masks` must hold 0 and 255, but held {np.unique(masks)[:5].tolist()}.")
     return as_masks(masks == 255, "masks")

@@ -66,7 +66,8 @@ def plot_risk_coverage(results: dict) -> plt.Figure:
 
 
 def plot_quality(series: dict[str, dict], xlabel: str) -> plt.Figure:
-    """Dice and GED with their intervals, each in its own panel, against a count that `series` maps to metrics."""
+    """Dice and GED with the intervals that they have, each in its own panel, against a count that `series` maps to
+    metrics."""
     titles = {"dice": "Dice of the masks' majority (higher is better)", "ged": "GED (lower is better)"}
     titles = {name: title for name, title in titles.items() if any(name in metrics for metrics in series.values())}
     figure, panels = new_figure(len(titles))
@@ -74,11 +75,31 @@ def plot_quality(series: dict[str, dict], xlabel: str) -> plt.Figure:
         counts = sorted(int(count) for count, metrics in series.items() if name in metrics)
         entries = [series[str(count)][name] for count in counts]
         axes.plot(counts, [entry["value"] for entry in entries], "o-", color=BLUE)
-        low, high = [entry["low"] for entry in entries], [entry["high"] for entry in entries]
+        low, high = (np.array([entry[end] for entry in entries], float) for end in ("low", "high"))  # [counts] each
         axes.fill_between(counts, low, high, color=BLUE, alpha=0.15)
-        axes.set(title=title, xlabel=xlabel, ylabel="mean over images, with 95 % interval", xscale="log")
+        axes.set(title=title, xlabel=xlabel, ylabel=with_interval("mean over images", entries), xscale="log")
         axes.set_xticks(counts, [str(count) for count in counts])
         axes.minorticks_off()
+    return figure
+
+
+def with_interval(what: str, entries: list[dict]) -> str:
+    """The label of an axis, which says whether there are intervals."""
+    return f"{what}, with 95 % interval" if any(entry["low"] is not None for entry in entries) else what
+
+
+def plot_classes(classes: dict[str, dict], mean: dict) -> plt.Figure:
+    """Dice and GED of each class and of their mean, with the intervals that they have, each in its own panel."""
+    titles = {"dice": "Dice of the consensus (higher is better)", "ged": "GED (lower is better)"}
+    titles = {name: title for name, title in titles.items() if name in mean}
+    figure, panels = new_figure(len(titles))
+    for axes, (name, title) in zip(panels, titles.items(), strict=True):
+        blocks = {f"class {label}": block[name] for label, block in classes.items()} | {"mean": mean[name]}
+        ends = np.array([[entry["value"], entry["low"], entry["high"]] for entry in blocks.values()], float)  # [n, 3]
+        reach = np.abs(ends[:, 1:] - ends[:, :1]).T  # [2, n]
+        axes.errorbar(list(blocks), ends[:, 0], np.nan_to_num(reach), fmt="o", color=BLUE, capsize=4)
+        axes.set(title=title, ylabel=with_interval("mean over images", list(blocks.values())))
+        axes.margins(x=0.2)
     return figure
 
 
@@ -110,6 +131,8 @@ def save_plots(results: dict, table: pandas.DataFrame, folder: Path) -> list[Pat
         "samples": plot_quality(results["by_num_masks"], "number of hypotheses"),
         "size": plot_size(table[table["steps"] == results["num_inference_steps"]]),
     }
+    if "classes" in results:
+        figures["classes"] = plot_classes(results["classes"], results["metrics"])
     if "by_steps" in results:
         series = {steps: block["metrics"] for steps, block in results["by_steps"].items()}
         figures["steps"] = plot_quality(series, "denoising steps")

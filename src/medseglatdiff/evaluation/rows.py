@@ -1,7 +1,11 @@
 """From a pipeline and rows of the column contract to one flat dict of numbers per image; summary.py sums them up.
 
-The reference of single-mask metrics is the raters' majority (at least half of them). Metrics of several raters are
-there where rows have more than one. Distances are in pixels.
+The reference of single-mask metrics is the raters' majority (at least half of them; among several classes the label
+that most gave). Metrics of several raters are there where rows have more than one. Distances are in pixels.
+
+Of several classes each class is measured by itself, as a binary mask, in the columns `class_1/dice`, `class_1/ged`,
+...; `dice`, `ged`, ... are their means over the classes that have the number, but for what matches masks (`hm_iou`,
+`d_max`, `dice_match`): a label map is matched as a whole, by its mean overlap over the classes.
 """
 
 import hashlib
@@ -16,23 +20,27 @@ from ..metrics import boundary, reliability
 from ..pipeline.pipeline import MedSegLatDiffPipeline
 
 PREDICTORS = ("always_empty", "union", "majority", "random_rater")
+SUMS = ("intersection", "areas", "bins", "band_bins")  # of an image: added up, over its classes too
 
 
-def degenerate_samples(predictor: str, raters: np.ndarray, num_masks: int, seed: int) -> np.ndarray:
+def degenerate_samples(
+    predictor: str, raters: np.ndarray, num_masks: int, seed: int, num_classes: int = 1
+) -> np.ndarray:
     """The `num_masks` masks `(M, H, W)` of one of `PREDICTORS`, from the raters `(R, H, W)` themselves."""
     if predictor == "random_rater":
         return raters[np.random.default_rng(seed).integers(len(raters), size=num_masks)]
+    votes = np.stack([(raters == label).sum(axis=0) for label in range(num_classes, 0, -1)])  # [K, H, W]
     masks = {
         "always_empty": np.zeros_like(raters[0]),
-        "union": raters.any(axis=0),
-        "majority": raters.mean(axis=0) >= 0.5,
+        "union": np.where(votes.any(axis=0), num_classes - votes.argmax(axis=0), 0).astype(raters.dtype),
+        "majority": metrics.majority(raters, num_classes),
     }
     return np.repeat(masks[predictor][None], num_masks, axis=0)
 
 
-def measure_samples(samples: np.ndarray, consensus: np.ndarray, raters: np.ndarray) -> dict[str, float]:
-    """What any predictor is judged by: its masks `(M, H, W)`, their consensus `(H, W)`, the raters `(R, H, W)`."""
-    reference = raters.mean(axis=0) >= 0.5  # [H, W]
+def measure_class(samples, consensus, raters, reference) -> dict[str, float]:
+    """What any predictor of one class is judged by: its masks `(M, H, W)` and their consensus `(H, W)`, against the
+    raters `(R, H, W)` and their majority `(H, W)`; all bool."""
     overlap = metrics.dice(consensus, reference)
     row = {"dice": overlap, "iou": metrics.iou(consensus, reference)}
     if reference.any():
@@ -52,16 +60,9 @@ def measure_samples(samples: np.ndarray, consensus: np.ndarray, raters: np.ndarr
     }
 
 
-def measure_prediction(samples, confidence, uncertainty, consensus, raters) -> dict:
-    """Every number of one image: what `measure_samples` gives, boundaries, calibration, and sums for pooled values.
-
-    Args:
-        samples, confidence, uncertainty, consensus: what the pipeline returns for the image.
-        raters (`np.ndarray` of shape `(R, H, W)`): its masks, bool.
-    """
-    reference = raters.mean(axis=0) >= 0.5  # [H, W]
-    row = measure_samples(samples, consensus, raters)
-    row |= {
+def measure_maps(samples, confidence, uncertainty, consensus, raters, reference) -> dict:
+    """What maps of one class are judged by besides: boundaries, calibration, and sums for pooled values."""
+    return {
         "ncc": metrics.normalized_cross_correlation(samples, raters),
         "hd95": boundary.hausdorff_distance_95(consensus, reference),
         "nsd": boundary.normalized_surface_distance(consensus, reference),
@@ -73,12 +74,62 @@ def measure_prediction(samples, confidence, uncertainty, consensus, raters) -> d
         "bins": reliability.reliability_bins(confidence, raters).ravel().tolist(),
         "band_bins": reliability.reliability_bins(confidence, raters, band=True).ravel().tolist(),
     }
-    for count in fewer_masks(len(samples)):
-        first = samples[:count]
-        row[f"dice@{count}"] = metrics.dice(first.mean(axis=0) >= 0.5, reference)
+
+
+def over_classes(classes: Sequence[dict], samples: np.ndarray, raters: np.ndarray) -> dict:
+    """The numbers of an image from those of its classes: sums, means over the classes that have the number, and
+    matchings of the label maps `samples` `(M, H, W)` and `raters` `(R, H, W)` as a whole."""
+    if len(classes) == 1:
+        return classes[0]
+    row = {}
+    for name in dict.fromkeys(name for numbers in classes for name in numbers):
+        values = [numbers[name] for numbers in classes if name in numbers and not np.isnan(numbers[name]).any()]
+        if values:
+            row[name] = (np.sum if name in SUMS else np.mean)(values, axis=0).tolist()
+    matchings = {name: getattr(metrics, name) for name in ("hm_iou", "d_max", "dice_match") if name in row}
+    return row | {name: match(samples, raters, num_classes=len(classes)) for name, match in matchings.items()}
+
+
+def measure_samples(
+    samples: np.ndarray, consensus: np.ndarray, raters: np.ndarray, num_classes: int = 1
+) -> dict[str, float]:
+    """What any predictor is judged by: its masks `(M, H, W)`, their consensus `(H, W)`, the raters `(R, H, W)`."""
+    reference = metrics.majority(raters, num_classes)  # [H, W]
+    labels = range(1, num_classes + 1)
+    classes = [measure_class(samples == k, consensus == k, raters == k, reference == k) for k in labels]
+    return over_classes(classes, samples, raters)
+
+
+def measure_prediction(samples, confidence, uncertainty, consensus, raters, num_classes: int = 1) -> dict:
+    """Every number of one image, of several classes those of each class too.
+
+    Args:
+        samples, confidence, uncertainty, consensus: what the pipeline returns for the image.
+        raters (`np.ndarray` of shape `(R, H, W)`): its masks, bool; label maps where there are several classes.
+        num_classes (`int`, *optional*, defaults to 1): foreground classes.
+    """
+    samples, consensus = metrics.as_labels(samples, "samples", num_classes), np.asarray(consensus)
+    confidence, uncertainty = (np.reshape(a, (num_classes, *np.shape(a)[-2:])) for a in (confidence, uncertainty))
+    reference = metrics.majority(raters, num_classes)  # [H, W]
+    # 1. class by class
+    classes = []
+    for k in range(1, num_classes + 1):
+        masks = {"consensus": consensus == k, "raters": raters == k, "reference": reference == k}
+        maps = {"confidence": confidence[k - 1], "uncertainty": uncertainty[k - 1]}  # [H, W] each
+        classes.append(measure_class(samples == k, **masks) | measure_maps(samples == k, **maps, **masks))
         if len(raters) > 1:
-            row[f"ged@{count}"] = metrics.generalized_energy_distance(first, raters)
-    return row
+            classes[-1]["raters_diversity"] = metrics.diversity(raters == k)
+    row = over_classes(classes, samples, raters)
+    # 2. with the first masks alone
+    for count in fewer_masks(len(samples)):
+        first = samples[:count]  # [count, H, W]
+        agreed = metrics.majority(first, num_classes)[None]  # [1, H, W]
+        row[f"dice@{count}"] = float(metrics.pairwise_dice(agreed, reference[None], num_classes)[0, 0])
+        if len(raters) > 1:
+            row[f"ged@{count}"] = metrics.generalized_energy_distance(first, raters, num_classes=num_classes)
+    if num_classes == 1:
+        return row
+    return row | {f"class_{k}/{name}": value for k, own in enumerate(classes, 1) for name, value in own.items()}
 
 
 def fewer_masks(num_masks: int) -> list[int]:
@@ -86,28 +137,31 @@ def fewer_masks(num_masks: int) -> list[int]:
     return [2**power for power in range(num_masks.bit_length()) if 2**power <= num_masks]
 
 
-def measure_row(row: dict, num_masks: int, seed: int, prediction: Sequence[np.ndarray] | None) -> dict:
+def measure_row(
+    row: dict, num_masks: int, seed: int, prediction: Sequence[np.ndarray] | None, num_classes: int = 1
+) -> dict:
     """One image's numbers, flat, from a row of the column contract and the model's prediction, if there is a model.
 
     Raises:
         ValueError: that names the row, for masks and confidence that do not fit.
     """
     try:
-        raters = read_raters(row)
-        result = {} if prediction is None else measure_prediction(*prediction, raters)
+        raters = read_raters(row, num_classes)
+        result = {} if prediction is None else measure_prediction(*prediction, raters, num_classes)
         for predictor in PREDICTORS if len(raters) > 1 else ():
-            samples = degenerate_samples(predictor, raters, num_masks, noise_seed(row["image_id"], seed))
-            values = measure_samples(samples, samples.mean(axis=0) >= 0.5, raters)
+            image_seed = noise_seed(row["image_id"], seed)
+            samples = degenerate_samples(predictor, raters, num_masks, image_seed, num_classes)
+            values = measure_samples(samples, metrics.majority(samples, num_classes), raters, num_classes)
             result |= {f"{predictor}/{name}": value for name, value in values.items()}
     except ValueError as error:
         raise ValueError(f"Row {row['image_id']!r}: {error}") from error
     if len(raters) > 1:
-        result["raters_diversity"] = metrics.diversity(raters)
+        result["raters_diversity"] = metrics.diversity(raters, num_classes)
     pixels = np.asarray(row["image"]).tobytes() + raters.tobytes()
     return result | {
         "image_id": row["image_id"],
         "group_id": row["group_id"],
-        "reference_area": int((raters.mean(axis=0) >= 0.5).sum()),
+        "reference_area": int(metrics.majority(raters, num_classes).astype(bool).sum()),
         "content": hashlib.sha256(pixels).hexdigest(),
     }
 

@@ -15,38 +15,43 @@ STAGES = {
     "mask_decoder": "mask decoder, over the encoder as it was",
 }
 RATES = {"unet": "unet_learning_rate", "energy": "energy_learning_rate"}
-CALIBRATED = ", mapped to how often raters of the validation split marked such pixels"
+CALIBRATED = ", calibrated: mapped to how often raters of the validation split marked such pixels"
+EXAMPLES = {  # drawings in demo/examples by the data set whose images they resemble
+    "lidc-idri": "nodule-solid.png",
+    "cvc-clinicdb": "polyp-small.png",
+    "isic2018": "skin-mole.png",
+}
 
 
 def pipeline_facts(pipeline: MedSegLatDiffPipeline) -> str:
-    """What goes in, what comes out, defaults and size."""
+    """A table of what the model takes and returns, its defaults and its size."""
     config, classes = pipeline.config, pipeline.num_classes
     kind = "RGB" if pipeline.image_encoder.config.in_channels == 3 else "grey"
-    stretched = ", each stretched to its full range of values" if config.stretch else ""
+    stretched = "; the values of each are stretched to the full range" if config.stretch else ""
     candidates = pipeline.num_drawn(config.default_num_masks)
-    chosen = f" that stand for {candidates} drawn" if candidates > config.default_num_masks else ""
+    chosen = f", representatives of {candidates} candidates" if candidates > config.default_num_masks else ""
     parts = {name: getattr(pipeline, name).num_parameters() for name in ("image_encoder", "mask_vae", "unet")}
     rows = [
         ["**takes**", f"{kind} images of any size, resized to {config.sample_size} x {config.sample_size}{stretched}"],
-        ["**returns**", "masks, confidence, uncertainty and consensus at each image's own size"],
+        ["**returns**", "masks, confidence, uncertainty and consensus at the size of each image"],
         ["**foreground classes**", str(classes)],
         [
             "**defaults**",
-            f"{config.default_num_masks} masks{chosen}, {config.default_num_inference_steps} denoising steps",
+            f"{config.default_num_masks} masks{chosen}; {config.default_num_inference_steps} denoising steps",
         ],
-        ["**confidence**", "share of the hypotheses that hold a pixel" + (CALIBRATED if config.calibration else "")],
-        ["**consensus**", f"where the confidence is at least {config.threshold}"],
+        ["**confidence**", "share of the samples that contain a pixel" + (CALIBRATED if config.calibration else "")],
+        ["**consensus**", f"pixels with a confidence of at least {config.threshold}"],
         ["**parameters**", ", ".join(f"{name} {count:,}" for name, count in parts.items())],
     ]
     return markdown_table(["", " "], rows).replace("|  |   |", "| | |")
 
 
 def data_facts(dataset: str, card: DatasetCard | None) -> dict[str, str]:
-    """Name, licence, tags and sections of the data, from the data set's own card where there is one.
+    """Name, licence, tags and sections of the data, from the card of the data set where there is one.
 
     Args:
-        dataset (`str`): folder or Hub id; of a folder only the last name is told.
-        card (`DatasetCard`, *optional*): as the builders in dataset_scripts/ write it.
+        dataset (`str`): folder or Hub id; of a folder, only the last name gets into the card.
+        card (`DatasetCard`, *optional*): as the builders write it.
     """
     is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", dataset) and not dataset.startswith(("data/", "../", "./"))
     facts = {"id": dataset if is_hub_id else dataset.rstrip("/").split("/")[-1]}
@@ -66,6 +71,12 @@ def data_facts(dataset: str, card: DatasetCard | None) -> dict[str, str]:
         "problems": sections.get("Known problems", ""),
         "citation": sections.get("Licence and citation", ""),
     }
+
+
+def example_image(dataset: str, num_channels: int) -> str:
+    """The drawing in demo/examples that resembles the images of a data set most, by its id and their channels."""
+    other = "skin-mole.png" if num_channels == 3 else "nodule-solid.png"
+    return EXAMPLES.get(dataset.split("/")[-1], other)
 
 
 def stage_label(name: str) -> str:

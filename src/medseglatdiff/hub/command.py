@@ -1,81 +1,83 @@
-"""Publishes a pipeline or a Space: one commit that replaces what the repository held.
+"""Publishes a pipeline, a data set or a Space: one commit that replaces what the repository held.
 
-    python training/publish.py pipelines/*/ --card-only
-    python training/publish.py pipelines/medseglatdiff-lidc-idri --repo-id ORG/NAME [--private] [--dry-run]
-    python training/publish.py --space spaces/medseg_metrics --repo-id ORG/NAME
+    medseglatdiff publish pipelines/*/ --card-only
+    medseglatdiff publish pipelines/medseglatdiff-lidc-idri --repo-id ORG/NAME [--private] [--dry-run]
+    medseglatdiff publish data/lidc-idri --dataset --repo-id ORG/NAME
+    medseglatdiff publish spaces/medseg_metrics --space --repo-id ORG/NAME
 
 A pipeline's README.md is a function of the files beside it: training.json, results.json and dataset.md, the card of
 its training data. `--card-only` writes it for every folder named; the published one names ORG/NAME in its snippet.
+A repository is replaced only if this package published it.
 """
 
 import argparse
-import shutil
-import tempfile
 from pathlib import Path
 
-from huggingface_hub.utils import httpx
-
-from .publish import check_folder, folder_card, publish, stage
+from ..data.files import replacing, write_text
+from ..data.names import printable
+from .publish import PIPELINE_SHIM, check_folder, contents, folder_card, publish
+from .repository import KINDS
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", type=Path, nargs="+", metavar="folder", help="a pipeline, or with --space a Space")
+    parser = argparse.ArgumentParser(
+        prog="medseglatdiff publish", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", type=Path, nargs="+", metavar="folder", help="a saved pipeline")
     parser.add_argument("--repo-id", metavar="ORG/NAME", help="where to publish; created if it does not exist")
-    parser.add_argument("--space", action="store_true", help="the folder is a Space")
-    parser.add_argument("--private", action="store_true", help="if the repository is created")
-    parser.add_argument("--revision", help="branch to commit to, created if need be")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--dataset", action="store_true", help="the folder is a data set that `dataset` built")
+    kind.add_argument("--space", action="store_true", help="the folder is a Space")
+    parser.add_argument("--private", action="store_true", help="create the repository as a private one")
+    parser.add_argument("--revision", help="branch to commit to, created if it does not exist")
     parser.add_argument("--message", default="Publish with medseglatdiff", help="first line of the commit")
     parser.add_argument("--dataset-card", type=Path, metavar="FILE", help="copied to dataset.md in the folder first")
-    parser.add_argument("--card-only", action="store_true", help="write the folder's README.md and stop")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="write README.md, list what would be uploaded, and stop"
-    )
+    parser.add_argument("--card-only", action="store_true", help="write the pipeline's README.md, upload nothing")
+    parser.add_argument("--dry-run", action="store_true", help="list what would be uploaded, and upload nothing")
     options = parser.parse_args(arguments)
     if not (options.repo_id or options.card_only):
         parser.error("`--repo-id` must be given, unless `--card-only` is.")
     if len(options.folders) > 1 and not options.card_only:
         parser.error(f"`folder` must be one folder, unless `--card-only` is given, but was {len(options.folders)}.")
-    if options.space and (options.card_only or options.dataset_card):
-        parser.error("`--card-only` and `--dataset-card` must not be given with `--space`: a Space has its own card.")
+    if (options.space or options.dataset) and (options.card_only or options.dataset_card):
+        parser.error(
+            "`--card-only` and `--dataset-card` must not be given with `--space` or `--dataset`: a Space has its own "
+            "card, and so has a data set."
+        )
     return options
 
 
 def write_card(folder: Path, repo_id: str):
-    """Writes README.md under a temporary name, then renames."""
-    partial = folder / "README.md.partial"
-    partial.write_text(str(folder_card(folder, repo_id)), "utf-8")
-    partial.rename(folder / "README.md")
-    print(f"{folder / 'README.md'} written")
+    """Writes README.md, and the pipeline.py by which plain diffusers loads the folder."""
+    write_text(folder / "README.md", str(folder_card(folder, repo_id)))
+    write_text(folder / "pipeline.py", PIPELINE_SHIM)
+    print(f"{printable(folder / 'README.md')} written")
 
 
 def list_upload(folder: Path, repo_id: str, repo_type: str):
-    """Prints every file that publishing would upload, with its size."""
-    with tempfile.TemporaryDirectory() as temporary:
-        target = Path(temporary, "staged")
-        stage(folder, repo_id, repo_type, target)
-        paths = sorted(path for path in target.rglob("*") if path.is_file())
-        print(f"Would replace what the {repo_type} {repo_id} holds by {len(paths)} files:")
-        for path in paths:
-            print(f"{path.stat().st_size:>12,}  {path.relative_to(target).as_posix()}")
+    """Prints every file that publishing would upload, with its size in bytes."""
+    held = contents(folder, repo_id, repo_type)
+    print(f"Would replace what the {KINDS[repo_type]} {printable(repo_id)} holds by {len(held)} files:")
+    for name, content in sorted(held.items()):
+        size = content.stat().st_size if isinstance(content, Path) else len(content)
+        print(f"{size:>12,}  {name}")
 
 
 def main(arguments: list[str] | None = None):
+    """`medseglatdiff publish`."""
     options = parse_arguments(arguments)
-    try:
-        for folder in options.folders:
-            run(folder, options)
-    except (OSError, ValueError, httpx.HTTPError) as error:
-        raise SystemExit(f"publish: {error}") from error
+    for folder in options.folders:
+        run(folder, options)
 
 
 def run(folder: Path, options: argparse.Namespace):
     """Writes the card, lists or publishes one folder."""
-    repo_type = "space" if options.space else "model"
+    repo_type = "space" if options.space else "dataset" if options.dataset else "model"
     check_folder(folder, repo_type)
     if options.dataset_card:
-        shutil.copyfile(options.dataset_card, folder / "dataset.md")
-    if options.card_only or (options.dry_run and not options.space):
+        with replacing(folder / "dataset.md") as partial:
+            partial.write_bytes(options.dataset_card.read_bytes())
+    if options.card_only or (options.dry_run and repo_type == "model"):
         write_card(folder, options.repo_id or folder.as_posix())
     if options.dry_run:
         list_upload(folder, options.repo_id, repo_type)

@@ -1,37 +1,40 @@
 """Model cards that are a function of files, and publishing: one commit that replaces what a repository held."""
 
 import json
-import shutil
-import tempfile
+import re
+from fnmatch import fnmatch
 from importlib.resources import files
 from pathlib import Path
 
-from huggingface_hub import (
-    CommitInfo,
-    DatasetCard,
-    EvalResult,
-    HfApi,
-    ModelCard,
-    ModelCardData,
-    SpaceCard,
-    get_token,
-)
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import CommitInfo, DatasetCard, EvalResult, ModelCard, ModelCardData, SpaceCard
 
+from ..data.names import printable
+from ..pipeline.checks import COMPONENTS
 from ..pipeline.pipeline import MedSegLatDiffPipeline
-from .cards import data_facts, pipeline_facts, training_facts
+from ..pipeline.saved import SAVED
+from .cards import data_facts, example_image, pipeline_facts, training_facts
+from .repository import KINDS, check_token, replace_repository
 from .result_cards import HEADLINES, METRICS, result_facts, tiny_lesions
 
-PIPELINE_SHIM = '''"""Lets plain diffusers load this repository's pipeline; needs `pip install medseglatdiff`.
+PIPELINE_SHIM = '''"""Lets DiffusionPipeline load this folder or repository; it needs the package medseglatdiff.
 
-DiffusionPipeline.from_pretrained(repo_id, custom_pipeline=repo_id, trust_remote_code=True)
+DiffusionPipeline.from_pretrained(folder_or_id, custom_pipeline=folder_or_id, trust_remote_code=True)
 """
 
 from medseglatdiff import MedSegLatDiffPipeline
 
 __all__ = ["MedSegLatDiffPipeline"]
 '''
-UNPUBLISHED = (".*", "__pycache__", "*.partial", "*.parts")
+PUBLISHED = {  # the only files of a folder that are uploaded
+    "model": (
+        *("model_index.json", "README.md", "LICENSE*", "dataset.md", "plot_*.png"),
+        *("training.json", "calibration.json", "results.json"),
+        *(f"{name}/{pattern}" for name in (*COMPONENTS, "scheduler") for pattern in SAVED),
+    ),
+    "dataset": ("README.md", "LICENSE*", "report.json", "data/*.parquet"),
+    "space": ("*",),
+}
+LEFT_OUT = (".*", "__pycache__", "*.partial", "*.parts", "checkpoint-*")  # of a Space, at any depth
 
 
 def model_card(
@@ -42,13 +45,13 @@ def model_card(
     repo_id: str | None = None,
     dataset_card: DatasetCard | None = None,
 ) -> ModelCard:
-    """The card of a pipeline: a pure function of its arguments. What nothing is known of has no section.
+    """The card of a pipeline: a pure function of its arguments. Sections without any content are left out.
 
     Args:
-        pipeline (`MedSegLatDiffPipeline`): the one that the card is about.
-        settings (`dict`): how it was trained, as training/train.py writes it to training.json; may be empty.
-        results (`dict`): as training/evaluate.py writes it to results.json; may be empty.
-        repo_id (`str`, *optional*): what users load; by default where `pipeline` was loaded from.
+        pipeline (`MedSegLatDiffPipeline`): the one that the card describes.
+        settings (`dict`): how it was trained, as `medseglatdiff train` writes it to training.json; may be empty.
+        results (`dict`): as `medseglatdiff evaluate` writes it to results.json; may be empty.
+        repo_id (`str`, *optional*): the id or folder that users load; by default what `pipeline` was loaded from.
         dataset_card (`DatasetCard`, *optional*): the card of the training data.
 
     Raises:
@@ -57,7 +60,7 @@ def model_card(
     try:
         import jinja2
     except ImportError as error:
-        raise ImportError("A model card needs jinja2: pip install 'medseglatdiff[hub]'.") from error
+        raise ImportError('A model card needs jinja2: pip install "medseglatdiff[hub]".') from error
     repo_id = repo_id or str(pipeline.name_or_path)
     name = repo_id.rstrip("/").split("/")[-1]
     dataset = results.get("dataset") or settings.get("config", {}).get("dataset", "unknown")
@@ -68,6 +71,7 @@ def model_card(
         name=name,
         repo_id=repo_id,
         facts=pipeline_facts(pipeline),
+        example=example_image(data["id"], pipeline.image_encoder.config.in_channels),
         data=data,
         training=training_facts(settings) if settings else None,
         results=result_facts(results, data["name"]) if results else None,
@@ -77,7 +81,7 @@ def model_card(
 
 
 def card_metadata(name: str, data: dict, results: dict) -> ModelCardData:
-    """The YAML of a card; `model-index` holds every headline that was measured."""
+    """The YAML of a card; its `model-index` has every headline metric that was measured."""
     entries = {metric: results["metrics"].get(metric, {}) for metric in HEADLINES} if results else {}
     measured = {metric: entry["value"] for metric, entry in entries.items() if entry.get("value") is not None}
     evaluations = [
@@ -117,23 +121,57 @@ def folder_card(folder: Path, repo_id: str) -> ModelCard:
     return model_card(pipeline, settings, results, repo_id=repo_id, dataset_card=dataset_card)
 
 
-def stage(folder: Path, repo_id: str, repo_type: str, target: Path):
-    """Copies to `target` what a repository will hold.
+def published_files(folder: Path, repo_type: str) -> list[Path]:
+    """The files of a folder that are uploaded, as paths within it: nothing hidden or unfinished, no contact sheet.
+
+    Raises:
+        ValueError: if there is a link, which might lead anywhere on the disk, or a name that cannot be printed.
+    """
+    found = []
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if any(fnmatch(part, pattern) for part in relative.parts for pattern in LEFT_OUT):
+            continue
+        if path.is_symlink():
+            raise ValueError(
+                f"`folder` must hold files, but {printable(relative)} is a link: put the file in its place."
+            )
+        if not path.is_file() or not any(matches(relative, pattern) for pattern in PUBLISHED[repo_type]):
+            continue
+        if not str(relative).isprintable():
+            raise ValueError(
+                f"`folder` must hold files with names that can be printed, but holds {printable(relative)}."
+            )
+        found.append(relative)
+    return found
+
+
+def matches(relative: Path, pattern: str) -> bool:
+    """Whether a path within a folder matches a pattern; "*" matches at any depth, others at their own alone."""
+    same_depth = len(relative.parts) == len(pattern.split("/"))
+    return pattern == "*" or (same_depth and fnmatch(relative.as_posix(), pattern))
+
+
+def contents(folder: Path, repo_id: str, repo_type: str) -> dict[str, bytes | Path]:
+    """What a repository will hold: by path in it, the content or the file that has it.
 
     A pipeline gets its card and the shim for plain diffusers, and loses the local path that diffusers keeps of where
-    it was loaded from; in a Space's README the namespace replaces ORG.
+    it was loaded from. A data set's card loads it by `repo_id`; in a Space's README the namespace replaces ORG.
     """
-    shutil.copytree(folder, target, ignore=shutil.ignore_patterns(*UNPUBLISHED))
-    readme = target / "README.md"
-    if repo_type == "space":
-        readme.write_text(readme.read_text("utf-8").replace("ORG/", f"{repo_id.split('/')[0]}/"), "utf-8")
-    else:
-        readme.write_text(str(folder_card(target, repo_id)), "utf-8")
-        (target / "pipeline.py").write_text(PIPELINE_SHIM, "utf-8")
-        for path in [target / "model_index.json", *target.glob("*/config.json")]:
-            config = json.loads(path.read_text("utf-8"))
+    held: dict[str, bytes | Path] = {path.as_posix(): folder / path for path in published_files(folder, repo_type)}
+    if repo_type == "model":
+        for name in [name for name in held if name.split("/")[-1] in ("model_index.json", "config.json")]:
+            config = json.loads((folder / name).read_text("utf-8"))
             config.pop("_name_or_path", None)
-            path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+            held[name] = (json.dumps(config, indent=2) + "\n").encode()
+        held |= {"README.md": str(folder_card(folder, repo_id)).encode(), "pipeline.py": PIPELINE_SHIM.encode()}
+        return held
+    readme = (folder / "README.md").read_text("utf-8")
+    if repo_type == "dataset":
+        readme = re.sub(r'load_dataset\("[^"]*"', f'load_dataset("{repo_id}"', readme)
+    else:
+        readme = readme.replace("ORG/", f"{repo_id.split('/')[0]}/")
+    return held | {"README.md": readme.encode()}
 
 
 def publish(
@@ -148,62 +186,39 @@ def publish(
     """Makes a Hub repository hold this folder and nothing else, in one commit.
 
     Args:
-        folder (`str` or `Path`): a saved pipeline, or a Space.
+        folder (`str` or `Path`): a saved pipeline, a data set that the builders wrote, or a Space.
         repo_id (`str`): "ORG/NAME"; created if it does not exist.
-        repo_type (`str`, *optional*, defaults to `"model"`): `"model"` or `"space"`.
+        repo_type (`str`, *optional*, defaults to `"model"`): `"model"`, `"dataset"` or `"space"`.
         private (`bool`, *optional*, defaults to `False`): of a repository that is created.
         revision (`str`, *optional*): branch to commit to, created if need be; the main one by default.
         commit_message (`str`, *optional*): first line of the commit.
 
     Raises:
-        ValueError: if `folder` is none of the kind, or `repo_id` names a repository of another kind only.
+        ValueError: if `folder` is none of the kind or holds links, `repo_id` is no name, or its repository holds what
+            this package did not publish.
         PermissionError: without a token, or with one that may not write there.
+        ConnectionError: if the Hub cannot be reached or does not answer as it should.
     """
-    folder, api = Path(folder), HfApi()
+    folder = Path(folder)
     check_folder(folder, repo_type)
     check_token()
-    try:
-        check_kind(api, repo_id, repo_type)
-        sdk = SpaceCard.load(folder / "README.md").data.sdk if repo_type == "space" else None
-        with tempfile.TemporaryDirectory() as temporary:
-            target = Path(temporary, folder.resolve().name)
-            stage(folder, repo_id, repo_type, target)
-            api.create_repo(repo_id, repo_type=repo_type, private=private, space_sdk=sdk, exist_ok=True)
-            if revision is not None:
-                api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
-            return api.upload_folder(
-                folder_path=target,
-                repo_id=repo_id,
-                repo_type=repo_type,
-                revision=revision,
-                commit_message=commit_message,
-                delete_patterns="*",
-            )
-    except HfHubHTTPError as error:
-        if error.response.status_code not in (401, 403):
-            raise
-        raise PermissionError(
-            f"The token may not write to {repo_id}: its role must be write, in that name."
-        ) from error
-
-
-def check_token():
-    """Raises a `PermissionError` if huggingface_hub knows no token."""
-    if get_token() is None:
-        raise PermissionError("Publishing needs a token: run `hf auth login`, or set HF_TOKEN.")
+    return replace_repository(
+        contents(folder, repo_id, repo_type),
+        repo_id,
+        repo_type,
+        private=private,
+        revision=revision,
+        space_sdk=SpaceCard.load(folder / "README.md").data.sdk if repo_type == "space" else None,
+        commit_message=commit_message,
+    )
 
 
 def check_folder(folder: Path, repo_type: str):
-    """Raises a `ValueError` if the folder does not hold what makes it a pipeline or a Space."""
-    required = {"model": "model_index.json", "space": "README.md"}
+    """Raises a `ValueError` if the folder does not hold what makes it a pipeline, a data set or a Space."""
+    required = {"model": ("model_index.json",), "dataset": ("README.md", "report.json"), "space": ("README.md",)}
     if repo_type not in required:
         raise ValueError(f"`repo_type` must be one of {tuple(required)}, but was {repo_type!r}.")
-    if not (folder / required[repo_type]).is_file():
-        raise ValueError(f"`folder` must be a {repo_type}'s and hold {required[repo_type]}, but was {folder}.")
-
-
-def check_kind(api: HfApi, repo_id: str, repo_type: str):
-    """Raises a `ValueError` if the id is taken, but only by a repository of another kind: a slip, most likely."""
-    kinds = [kind for kind in ("model", "dataset", "space") if api.repo_exists(repo_id, repo_type=kind)]
-    if kinds and repo_type not in kinds:
-        raise ValueError(f"`repo_id` must be free or name a {repo_type}, but {repo_id} is a {kinds[0]}.")
+    if lacking := [name for name in required[repo_type] if not (folder / name).is_file()]:
+        raise ValueError(
+            f"`folder` must be a {KINDS[repo_type]}'s and hold {lacking[0]}, but was {printable(folder)}."
+        )

@@ -2,34 +2,9 @@
 
 from collections.abc import Sequence
 
-from .tables import interval, markdown_table
+from ..metrics.names import NAMES as METRICS
+from .tables import interval, interval_words, markdown_table
 
-METRICS = {
-    "ged": "generalised energy distance (GED) ↓",
-    "ged_unbiased": "GED without the bias of few masks ↓",
-    "hm_iou": "Hungarian-matched IoU, balanced (HM-IoU) ↑",
-    "dice": "Dice of the consensus ↑",
-    "dice_non_empty": "Dice, references that are not empty ↑",
-    "dice_pooled": "Dice, pooled pixels ↑",
-    "iou": "IoU of the consensus ↑",
-    "iou_pooled": "IoU, pooled pixels ↑",
-    "thresholded_jaccard": "ISIC score (Jaccard, 0 below 0.65) ↑",
-    "d_max": "best Dice of any mask per rater ↑",
-    "dice_match": "Hungarian-matched Dice ↑",
-    "soft_dice": "soft Dice of the mean maps ↑",
-    "ncc": "normalised cross-correlation (NCC) ↑",
-    "diversity": "diversity of the masks",
-    "diversity_ratio": "diversity over that of the raters (1 is right)",
-    "missed": "share of references missed altogether ↓",
-    "nsd": "normalised surface distance ↑",
-    "hd95": "95 % Hausdorff distance, pixels ↓",
-    "ece": "expected calibration error, all pixels ↓",
-    "ece_band": "expected calibration error, 0 < confidence < 1 ↓",
-    "brier": "Brier score ↓",
-    "nll": "negative log-likelihood, nats ↓",
-    "aurc": "area under risk and coverage, by mean uncertainty ↓",
-    "aurc_disagreement": "area under risk and coverage, by disagreement of the masks ↓",
-}
 HEADLINES = ("ged", "hm_iou", "dice", "dice_non_empty", "iou", "thresholded_jaccard", "ece")
 SHORT = {"ged": "GED ↓", "hm_iou": "HM-IoU ↑", "dice": "Dice ↑", "iou": "IoU ↑", "diversity": "diversity"}
 SHORT["missed"] = "missed ↓"
@@ -45,12 +20,15 @@ PLOTS = {
     "samples": "Quality against the number of masks",
     "size": "Quality against lesion size",
     "steps": "Quality against the number of steps",
+    "classes": "Quality of each class",
 }
 
 
-def comparison(corner: str, blocks: dict[str, dict], names: Sequence[str], **columns: Sequence[str]) -> str:
+def comparison(
+    corner: str, blocks: dict[str, dict], names: Sequence[str], num_groups: int, **columns: Sequence[str]
+) -> str:
     """One row per block of metrics, one column per metric that any of them has, and any further `columns`."""
-    rows = [[label, *(interval(block.get(name)) for name in names)] for label, block in blocks.items()]
+    rows = [[label, *(interval(block.get(name), num_groups) for name in names)] for label, block in blocks.items()]
     rows = [[*row, *more] for row, *more in zip(rows, *columns.values(), strict=True)]
     return markdown_table([corner, *(SHORT[name] for name in names), *columns], rows)
 
@@ -62,9 +40,9 @@ def result_facts(results: dict, data_name: str) -> dict:
         f"{results['num_images']:,} images of {results['num_groups']:,} groups of the `{results['split']}` split of "
         f"{data_name}{', chosen at random' if results['limit'] else ''}; {results['num_masks']} masks per image, "
         f"{results['num_inference_steps']} steps of {results['scheduler']}, seed {results['seed']}, on "
-        f"{results['device']}, mixed precision {results['mixed_precision']}{speed}. In brackets: 95 % bootstrap "
-        "intervals over groups. Dice, IoU and distances refer to the raters' majority. Data fingerprint "
-        f"`{results['data_fingerprint']}`; all numbers stand in `results.json`."
+        f"{results['device']}, mixed precision {results['mixed_precision']}{speed}. {interval_words(results)} "
+        "Dice, IoU and distances refer to the raters' majority. "
+        f"Data fingerprint `{results['data_fingerprint']}`; all numbers stand in `results.json`."
     )
     if results.get("num_candidates", 0) > results["num_masks"]:
         summary += (
@@ -76,7 +54,8 @@ def result_facts(results: dict, data_name: str) -> dict:
             " Half of the masks start from the others' noise with the sign turned. They are not independent then, as "
             "those of others are; GED without the bias of few masks assumes that and errs on the low side."
         )
-    plots = [name for name in PLOTS if name != "steps" or "by_steps" in results]
+    needed = {"steps": "by_steps", "classes": "classes"}  # what a plot is drawn from, where it is not always there
+    plots = [name for name in PLOTS if name not in needed or needed[name] in results]
     return {
         "summary": summary,
         "tables": result_tables(results),
@@ -87,12 +66,13 @@ def result_facts(results: dict, data_name: str) -> dict:
 def result_tables(results: dict) -> dict[str, str]:
     """Each table under its title; those that the results have nothing for are left out."""
     measured = {name: entry for name, entry in results["metrics"].items() if entry["value"] is not None}
+    groups = results["num_groups"]
     if results.get("num_candidates", 0) > results["num_masks"]:
         measured.pop("ged_unbiased", None)  # it assumes independent masks
     rows = [
         [
             METRICS[name],
-            interval(measured[name]),
+            interval(measured[name], groups),
             measured[name]["averaging"],
             f"{measured[name]['num_images']:,}",
             f"{measured[name]['num_infinite']:,}" if measured[name]["num_infinite"] else "",
@@ -105,18 +85,21 @@ def result_tables(results: dict) -> dict[str, str]:
     if results["degenerate"]:
         blocks = {PREDICTORS[name]: block for name, block in results["degenerate"].items()}
         title = "Against predictors that need no model"
-        tables[title] = comparison("predictor", {"**this model**": results["metrics"], **blocks}, compared)
+        tables[title] = comparison("predictor", {"**this model**": results["metrics"], **blocks}, compared, groups)
     if results["strata"]:
         names = ("missed", "dice", "iou", "ged", "hm_iou")
         images = [f"{block['dice']['num_images']:,}" for block in results["strata"].values()]
-        tables["By size of the reference"] = comparison("pixels", results["strata"], names, images=images)
+        tables["By size of the reference"] = comparison("pixels", results["strata"], names, groups, images=images)
+    if "classes" in results:
+        names = ("missed", "dice", "iou", "ged", "hm_iou", "diversity")
+        tables["By class"] = comparison("class", results["classes"], names, groups)
     if "by_steps" in results:
         blocks = {steps: block["metrics"] for steps, block in results["by_steps"].items()}
         speeds = [block.get("masks_per_second") for block in results["by_steps"].values()]
         speeds = {"masks per second": [f"{speed:.1f}" if speed else "" for speed in speeds]}
-        tables["By number of denoising steps"] = comparison("steps", blocks, compared, **speeds)
+        tables["By number of denoising steps"] = comparison("steps", blocks, compared, groups, **speeds)
     tables["By number of masks, the first so many of each image: Dice of their majority"] = comparison(
-        "masks", results["by_num_masks"], ("ged", "dice")
+        "masks", results["by_num_masks"], ("ged", "dice"), groups
     )
     return tables
 

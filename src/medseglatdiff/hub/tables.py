@@ -11,9 +11,33 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def interval(entry: dict | None) -> str:
-    """An entry of the results as "value [low, high]", finer below 0.1; nothing where it has no value."""
+def has_interval(entry: dict, num_groups: int) -> bool:
+    """Whether an entry of the results has an interval that may be called a 95 % one.
+
+    Entries name the method, if any. Older ones do not: theirs is a percentile bootstrap over all `num_groups`, which
+    covers too little below ten (tests/test_intervals.py).
+    """
+    if "interval" in entry:
+        return entry["interval"] is not None
+    return num_groups >= 10
+
+
+def interval(entry: dict | None, num_groups: int) -> str:
+    """An entry of results over `num_groups` groups as "value [low, high]", finer below 0.1; "" without a value."""
     if entry is None or entry["value"] is None:
         return ""
     digits = 4 if 0 < abs(entry["value"]) < 0.1 else 3
-    return "{value:.{d}f} [{low:.{d}f}, {high:.{d}f}]".format(d=digits, **entry)
+    value = f"{entry['value']:.{digits}f}"
+    if not has_interval(entry, num_groups):
+        return value
+    return f"{value} [{entry['low']:.{digits}f}, {entry['high']:.{digits}f}]"
+
+
+def interval_words(results: dict) -> str:
+    """A sentence on the intervals of these results."""
+    entries, num_groups = results["metrics"].values(), results["num_groups"]
+    if not any(has_interval(entry, num_groups) for entry in entries):
+        return f"No intervals: {num_groups:,} groups are too few for the method that these results were made with."
+    if any("interval" in entry for entry in entries):
+        return f"In brackets: 95 % intervals, Student's t over {num_groups:,} groups by the jackknife."
+    return f"In brackets: 95 % bootstrap intervals over {num_groups:,} groups."

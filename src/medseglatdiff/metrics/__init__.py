@@ -1,7 +1,7 @@
 """Metrics of samples, `(M, H, W)`, against raters, `(R, H, W)`: pure NumPy functions with worked examples."""
 
+from .labels import as_labels, as_masks, majority
 from .overlap import (
-    as_masks,
     d_max,
     dice,
     dice_match,
@@ -19,6 +19,7 @@ from .overlap import (
 )
 
 __all__ = [
+    "as_labels",
     "as_masks",
     "d_max",
     "dice",
@@ -27,6 +28,7 @@ __all__ = [
     "generalized_energy_distance",
     "hm_iou",
     "iou",
+    "majority",
     "normalized_cross_correlation",
     "pairwise_dice",
     "pairwise_iou",

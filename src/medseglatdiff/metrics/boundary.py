@@ -5,7 +5,7 @@ The boundary of a mask are its pixels with a neighbour (of four) outside; beyond
 
 import numpy as np
 
-from .overlap import as_masks
+from .labels import as_masks
 
 
 def boundary_distances(

@@ -1,38 +1,19 @@
 """Metrics of one mask and of several: overlap, distance between distributions of masks, matching.
 
 Masks are boolean arrays, or hold only 0 and 1. `samples` are `(M, H, W)`, `raters` `(R, H, W)`, both with at least one
-mask. Two empty masks agree perfectly (Dice = IoU = 1); an empty and a non-empty one not at all (0). Every function
-raises a `ValueError` that names the argument for masks of different sizes, for values other than 0 and 1 (NaN too),
-and where there is no mask at all.
+mask. Two empty masks agree perfectly (Dice = IoU = 1); an empty and a non-empty one not at all (0). Functions with
+`num_classes` take label maps too, 0 for background, then the classes: the overlap of two of them is the mean over the
+foreground classes. Every function raises a `ValueError` that names the argument for masks of different sizes, for
+values other than 0 and 1 or the labels (NaN too), and where there is no mask at all.
 """
 
 from collections.abc import Iterable
 
 import numpy as np
 
+from .labels import as_labels, as_masks, check_same_size
+
 THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
-
-
-def as_masks(masks: np.ndarray, name: str, ndim: int = 3) -> np.ndarray:
-    """`masks` as a bool array of `ndim` dimensions with at least one element.
-
-    Raises:
-        ValueError: if the shape is another, or a value is neither 0 nor 1.
-
-    >>> as_masks([[0, 1]], "a", ndim=2).tolist()
-    [[False, True]]
-    """
-    array = np.asarray(masks)
-    if array.ndim != ndim or array.size == 0:
-        raise ValueError(f"`{name}` must be a non-empty array of {ndim} dimensions, but had shape {array.shape}.")
-    if array.dtype != np.bool_ and not np.isin(array, (0, 1)).all():
-        raise ValueError(f"`{name}` must be binary (0 and 1), but held {np.unique(array)[-3:].tolist()}.")
-    return array.astype(bool)
-
-
-def _check_same_size(a: np.ndarray, b: np.ndarray, names: str):
-    if a.shape[-2:] != b.shape[-2:]:
-        raise ValueError(f"{names} must have the same height and width, but had {a.shape[-2:]} and {b.shape[-2:]}.")
 
 
 def _overlaps(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -47,27 +28,34 @@ def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(part, whole, out=np.ones(np.shape(part), float), where=whole > 0)
 
 
-def pairwise_iou(samples: np.ndarray, raters: np.ndarray) -> np.ndarray:
-    """IoU of every sample with every rater, `(M, R)`, by one matrix product of the flattened masks.
+def _iou_by_class(samples: np.ndarray, raters: np.ndarray, num_classes: int) -> np.ndarray:
+    """IoU of every sample with every rater, `(K, M, R)`: one matrix product of flattened masks for each class."""
+    samples, raters = as_labels(samples, "samples", num_classes), as_labels(raters, "raters", num_classes)
+    check_same_size(samples, raters, "`samples` and `raters`")
+    pairs = [_overlaps(samples == k, raters == k) for k in range(1, num_classes + 1)]
+    return np.stack([_share(common, areas - common) for common, areas in pairs])  # [K, M, R]
+
+
+def pairwise_iou(samples: np.ndarray, raters: np.ndarray, num_classes: int = 1) -> np.ndarray:
+    """IoU of every sample with every rater, `(M, R)`; of label maps the mean over the classes.
 
     >>> left, right = np.array([[1, 1, 0]]), np.array([[0, 1, 1]])
     >>> pairwise_iou(np.stack([left, left * 0]), np.stack([left, right, left * 0])).round(3).tolist()
     [[1.0, 0.333, 0.0], [0.0, 0.0, 1.0]]
+    >>> pairwise_iou(np.array([[[1, 1, 2]]]), np.array([[[1, 2, 2]]]), num_classes=2)  # 1/2 for either class
+    array([[0.5]])
     """
-    samples, raters = as_masks(samples, "samples"), as_masks(raters, "raters")
-    _check_same_size(samples, raters, "`samples` and `raters`")
-    common, areas = _overlaps(samples, raters)
-    return _share(common, areas - common)
+    return _iou_by_class(samples, raters, num_classes).mean(axis=0)
 
 
-def pairwise_dice(samples: np.ndarray, raters: np.ndarray) -> np.ndarray:
-    """Dice of every sample with every rater, `(M, R)`: a monotone function of IoU, 2 IoU / (1 + IoU).
+def pairwise_dice(samples: np.ndarray, raters: np.ndarray, num_classes: int = 1) -> np.ndarray:
+    """Dice of every sample with every rater, `(M, R)`: 2 IoU / (1 + IoU); of label maps the mean over the classes.
 
     >>> pairwise_dice(np.array([[[1, 1, 0]]]), np.array([[[0, 1, 1]], [[0, 0, 0]]])).tolist()
     [[0.5, 0.0]]
     """
-    overlap = pairwise_iou(samples, raters)
-    return 2 * overlap / (1 + overlap)
+    overlap = _iou_by_class(samples, raters, num_classes)
+    return (2 * overlap / (1 + overlap)).mean(axis=0)
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:
@@ -110,7 +98,7 @@ def pooled_dice(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
     counts = np.zeros(2)
     for a, b in pairs:
         a, b = as_masks(a, "a", 2), as_masks(b, "b", 2)
-        _check_same_size(a, b, "`a` and `b`")
+        check_same_size(a, b, "`a` and `b`")
         counts += (a & b).sum(), a.sum() + b.sum()
     return float(_share(2 * counts[0], counts[1]))
 
@@ -125,11 +113,11 @@ def pooled_iou(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
     return pooled / (2 - pooled)
 
 
-def _mean_distance(a: np.ndarray, b: np.ndarray) -> float:
-    return float(1 - pairwise_iou(a, b).mean())
+def _mean_distance(a: np.ndarray, b: np.ndarray, num_classes: int) -> float:
+    return float(1 - pairwise_iou(a, b, num_classes).mean())
 
 
-def diversity(masks: np.ndarray) -> float:
+def diversity(masks: np.ndarray, num_classes: int = 1) -> float:
     """Mean distance E[1 - IoU] of two distinct masks of `(M, H, W)`: 0 if all are equal; for samples or raters.
 
     Raises:
@@ -140,10 +128,12 @@ def diversity(masks: np.ndarray) -> float:
     """
     if len(masks) < 2:
         raise ValueError(f"`masks` must hold at least two masks, but held {len(masks)}.")
-    return _mean_distance(masks, masks) * len(masks) / (len(masks) - 1)  # the diagonal adds only zeros
+    return _mean_distance(masks, masks, num_classes) * len(masks) / (len(masks) - 1)  # the diagonal adds only zeros
 
 
-def generalized_energy_distance(samples: np.ndarray, raters: np.ndarray, unbiased: bool = False) -> float:
+def generalized_energy_distance(
+    samples: np.ndarray, raters: np.ndarray, unbiased: bool = False, num_classes: int = 1
+) -> float:
     """Squared generalised energy distance, 2 E[d(S,Y)] - E[d(S,S')] - E[d(Y,Y')], with d = 1 - IoU.
 
     Source: Székely and Rizzo 2013, as in Kohl et al. 2018. All pairs count, the diagonal too, as in published code.
@@ -154,6 +144,7 @@ def generalized_energy_distance(samples: np.ndarray, raters: np.ndarray, unbiase
         raters (`np.ndarray` of shape `(R, H, W)`): the target distribution, each rater with weight 1/R.
         unbiased (`bool`, *optional*, defaults to `False`): estimate the limit of many samples, by leaving the diagonal
             of E[d(S,S')] out; may be slightly negative and needs two samples.
+        num_classes (`int`, *optional*, defaults to 1): foreground classes; d is the mean over them.
 
     Returns:
         a float in [0, 2], 0 for equal distributions.
@@ -164,8 +155,8 @@ def generalized_energy_distance(samples: np.ndarray, raters: np.ndarray, unbiase
     >>> generalized_energy_distance(np.stack([a, a]), np.stack([a, b]))  # 2 * 1/2 - 0 - 1/2
     0.5
     """
-    within = diversity(samples) if unbiased else _mean_distance(samples, samples)
-    return 2 * _mean_distance(samples, raters) - within - _mean_distance(raters, raters)
+    within = diversity(samples, num_classes) if unbiased else _mean_distance(samples, samples, num_classes)
+    return 2 * _mean_distance(samples, raters, num_classes) - within - _mean_distance(raters, raters, num_classes)
 
 
 def _matched(scores: np.ndarray, balanced: bool) -> float:
@@ -183,36 +174,36 @@ def _matched(scores: np.ndarray, balanced: bool) -> float:
     return float(scores[linear_sum_assignment(scores, maximize=True)].mean())
 
 
-def hm_iou(samples: np.ndarray, raters: np.ndarray, balanced: bool = True) -> float:
+def hm_iou(samples: np.ndarray, raters: np.ndarray, balanced: bool = True, num_classes: int = 1) -> float:
     """IoU under the best matching of samples and raters, in [0, 1]; 1 only for a perfect matching.
 
     Source: Kohl et al. 2019, with the algorithm of Kuhn 1955. Balanced: both are replicated to lcm(M, R), so each
     counts equally. Not balanced: each rater gets a sample of their own and the other samples go free, which grows
-    with M; never compare the two.
+    with M; never compare the two. A label map is matched as a whole, by its mean IoU over the classes.
 
     >>> a, b = np.array([[1, 0]]), np.array([[0, 1]])
     >>> hm_iou(np.stack([a, a]), np.stack([a, b])), hm_iou(np.stack([a, a, b]), np.stack([a, b]), balanced=False)
     (0.5, 1.0)
     """
-    return _matched(pairwise_iou(samples, raters), balanced)
+    return _matched(pairwise_iou(samples, raters, num_classes), balanced)
 
 
-def dice_match(samples: np.ndarray, raters: np.ndarray) -> float:
+def dice_match(samples: np.ndarray, raters: np.ndarray, num_classes: int = 1) -> float:
     """Dice under the best balanced matching of samples and raters, in [0, 1] (Wu et al. 2024); see `hm_iou`.
 
     >>> dice_match(np.array([[[1, 1, 0]]]), np.array([[[1, 1, 0]], [[0, 1, 1]]]))
     0.75
     """
-    return _matched(pairwise_dice(samples, raters), balanced=True)
+    return _matched(pairwise_dice(samples, raters, num_classes), balanced=True)
 
 
-def d_max(samples: np.ndarray, raters: np.ndarray) -> float:
+def d_max(samples: np.ndarray, raters: np.ndarray, num_classes: int = 1) -> float:
     """Mean over raters of the best Dice among the samples, in [0, 1] (Rahman et al. 2023); grows with their number.
 
     >>> d_max(np.array([[[1, 0]], [[1, 1]]]), np.array([[[1, 1]], [[0, 0]]]))
     0.5
     """
-    return float(pairwise_dice(samples, raters).max(axis=0).mean())
+    return float(pairwise_dice(samples, raters, num_classes).max(axis=0).mean())
 
 
 def soft_dice(samples: np.ndarray, raters: np.ndarray) -> float:
@@ -237,7 +228,7 @@ def normalized_cross_correlation(samples: np.ndarray, raters: np.ndarray) -> flo
     1.0
     """
     samples, raters = as_masks(samples, "samples"), as_masks(raters, "raters")
-    _check_same_size(samples, raters, "`samples` and `raters`")
+    check_same_size(samples, raters, "`samples` and `raters`")
     mean = samples.mean(axis=0)  # [H, W]
     uncertainty, errors = 2 * mean * (1 - mean), np.abs(raters - mean)  # [H, W], [R, H, W]
     maps = [error for error in errors if np.ptp(error) > 0 and np.ptp(uncertainty) > 0]

@@ -6,7 +6,7 @@ of `raters`, `(R, H, W)`, each with weight 1/R. Values outside [0, 1], NaN and o
 
 import numpy as np
 
-from .overlap import as_masks
+from .labels import as_masks
 
 NUM_BINS = 15
 

@@ -4,21 +4,39 @@ import os
 
 from diffusers.models.modeling_utils import ModelMixin
 
+from .checks import check_class, check_known, check_lost, check_model, table_of
+
 
 class MedSegLatDiffModel(ModelMixin):
     """A `ModelMixin` whose `from_pretrained` refuses what `ModelMixin` only warns of."""
 
     @classmethod
     def from_config(cls, config, return_unused_kwargs: bool = False, **kwargs):
-        """Builds the model as `ConfigMixin.from_config` does, unless `config` was saved by another class.
+        """Builds the model as `ConfigMixin.from_config` does, unless `config` cannot be what a model was trained with.
 
         Raises:
-            ValueError: if `config` names another class.
+            ValueError: if `config` names another class, or a setting is not what `checks.TABLES` says.
         """
-        owner = (config or {}).get("_class_name", cls.__name__)
-        if owner not in (parent.__name__ for parent in cls.__mro__):
-            raise ValueError(f"`config` must be of a {cls.__name__}, but was of a {owner}.")
+        check_model(config or {}, cls)
         return super().from_config(config, return_unused_kwargs, **kwargs)
+
+    @classmethod
+    def load_config(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs):
+        """Reads a stored config as `ConfigMixin.load_config` does, unless a part of it was lost.
+
+        Raises:
+            ValueError: if it is another class's, a setting that every version of the package saves is missing, or one
+                is unknown.
+        """
+        try:
+            outputs = super().load_config(pretrained_model_name_or_path, **kwargs)
+        except RecursionError as error:
+            raise ValueError(f"The config of {cls.__name__} must hold settings by name, but is nested.") from error
+        config = outputs[0] if isinstance(outputs, tuple) else outputs
+        check_class(config, cls)
+        check_lost(config, cls, table_of(cls)[0])
+        check_known(config, cls)
+        return outputs
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs):

@@ -4,6 +4,10 @@ import numpy as np
 import PIL.Image
 import torch
 
+from ..models.checks import number, several
+
+POINTS = several(number(0, 1), 2, 10_000)  # of a calibration
+
 
 def binary_entropy(confidence: torch.Tensor) -> torch.Tensor:
     """Entropy of a Bernoulli variable in bits, -p log2 p - (1 - p) log2 (1 - p), with 0 log 0 = 0."""
@@ -16,8 +20,9 @@ def check_calibration(calibration: dict | None):
     if calibration is None:
         return
     try:
-        shares, confidences = (np.asarray(calibration[name], float) for name in ("shares", "confidences"))
-        fits = shares.shape == confidences.shape and shares.ndim == 1 and len(shares) > 1
+        points = [calibration[name] for name in ("shares", "confidences")]
+        shares, confidences = (np.asarray(values, float) for values in points)
+        fits = all(map(POINTS.holds, points)) and shares.shape == confidences.shape
         fits = fits and shares[0] == 0 and shares[-1] == 1 and (np.diff(shares) > 0).all()
         fits = fits and confidences[0] >= 0 and confidences[-1] <= 1 and (np.diff(confidences) >= 0).all()
     except (TypeError, ValueError, KeyError, IndexError):

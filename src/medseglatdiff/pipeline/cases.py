@@ -88,8 +88,3 @@ def case_names(paths: Sequence[Path]) -> list[str]:
         taken.add(name.lower())
         names.append(name)
     return names
-
-
-def printable(text: str) -> str:
-    """Text for a terminal: control characters, which could move its cursor or hide words, become `_`."""
-    return UNSAFE.sub("_", text) if any(not character.isprintable() for character in text) else text

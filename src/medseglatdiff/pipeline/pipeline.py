@@ -3,24 +3,25 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from diffusers import DiffusionPipeline, SchedulerMixin
+from diffusers import SchedulerMixin
 
 from ..data.augmentation import undo_dihedral
 from ..data.images import resize_bilinear
 from ..models.autoencoder import MedSegLatDiffVAE
 from ..models.image_encoder import MedSegLatDiffImageEncoder
-from ..models.modeling import check_channels
 from ..models.unet import MedSegLatDiffUNet
-from .aggregation import aggregate, check_calibration, convert
+from .aggregation import aggregate, convert
+from .checks import check_components, check_settings
 from .inputs import check_choice, check_counts
 from .output import MedSegLatDiffPipelineOutput
 from .regions import paste
 from .sampler import SamplerMixin
 from .sampling import MedSegLatDiffCandidates, check_finite
+from .saved import CheckedPipeline
 from .selection import as_point_lists, keep_candidates, representatives
 
 
-class MedSegLatDiffPipeline(SamplerMixin, DiffusionPipeline):
+class MedSegLatDiffPipeline(SamplerMixin, CheckedPipeline):
     """One-to-many segmentation by diffusion in the latent space of a mask autoencoder (arXiv 2512.01292).
 
     Args:
@@ -72,16 +73,7 @@ class MedSegLatDiffPipeline(SamplerMixin, DiffusionPipeline):
         pixel_size: float | None = None,
     ):
         super().__init__()
-        check_calibration(calibration)
-        if symmetries not in (1, 2, 4, 8):
-            raise ValueError(f"`symmetries` must be 1, 2, 4 or 8, but was {symmetries}.")
-        if not 0 < threshold <= 1:
-            raise ValueError(f"`threshold` must be above 0 and at most 1, but was {threshold}.")
-        if spread < 0:
-            raise ValueError(f"`spread` must be at least 0, but was {spread}.")
-        check_channels(unet, mask_vae, image_encoder)
-        self.register_modules(image_encoder=image_encoder, mask_vae=mask_vae, unet=unet, scheduler=scheduler)
-        self.register_to_config(
+        settings = dict(
             sample_size=sample_size,
             default_num_masks=default_num_masks,
             default_num_inference_steps=default_num_inference_steps,
@@ -95,6 +87,10 @@ class MedSegLatDiffPipeline(SamplerMixin, DiffusionPipeline):
             region_size=region_size,
             pixel_size=pixel_size,
         )
+        check_settings(settings)
+        check_components(image_encoder, mask_vae, unet, scheduler, settings)
+        self.register_modules(image_encoder=image_encoder, mask_vae=mask_vae, unet=unet, scheduler=scheduler)
+        self.register_to_config(**settings)
 
     @property
     def num_classes(self) -> int:

@@ -165,7 +165,8 @@ class SamplerMixin:
                 for batch in batches:
                     condition = conditions[owners[batch], turns[batch]]  # [n, condition_channels, h, w]
                     own = None if step_generators is None else [step_generators[index] for index in batch.tolist()]
-                    drawn = denoise(self.unet, scheduler, noise[batch], condition, steps, own, end_step)
+                    start = self.unet.initial_latents(noise[batch], condition)  # [n, C, h, w]
+                    drawn = denoise(self.unet, scheduler, start, condition, steps, own, end_step)
                     denoised.append(drawn)  # [n, C, h, w]
         finally:
             _CALL.reset(token)

@@ -10,7 +10,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..data.files import PREFIX, write_json, write_text
-from .cases import find_cases, printable
+from ..data.names import printable
+from .cases import find_cases
 from .segmenter import CaseSegmenter, Outcome, SegmentSettings, process_index
 
 FORMATS = ("png", "npz")

@@ -12,9 +12,10 @@ import torch
 
 from ..data.files import PREFIX, naming_full_disk, replace_folder
 from ..data.images import load_image
+from ..data.names import printable
 from ..data.spacing import pixel_spacing
 from ..overview import draw_overview
-from .cases import Case, printable
+from .cases import Case
 from .files import WRITTEN, mean_pairwise_dice, report, write_output
 from .loading import load_pipeline
 from .pipeline import MedSegLatDiffPipeline

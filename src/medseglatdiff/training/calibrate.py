@@ -1,130 +1,111 @@
-"""Teaches a saved pipeline on the validation split which masks to return and what its confidence means.
+"""Chooses on the validation split which masks a saved pipeline returns, and what its confidence means.
 
     accelerate launch -m medseglatdiff calibrate --pipeline outputs/lidc-idri/pipeline --dataset data/lidc-idri \\
         --num-candidates 64
 
-With `--num-candidates` the pipeline draws so many from then on and returns those that stand for all. How far apart
-they lie, its `spread`, is the one of SPREADS with the best matching to the raters (HM-IoU) among those whose
-generalised energy distance is within one standard error of the best (the rule of Breiman et al. 1984; with less than
-ten groups the best itself): candidates of a model that cannot see all that raters see differ more than raters do.
+Which masks: with --num-candidates the pipeline draws that many from then on and returns the representative ones. How
+far apart they lie, its `spread`, is the one with the best matching to the raters (HM-IoU) among those whose
+generalised energy distance is within one standard error of the best (Breiman et al. 1984; with fewer than ten groups
+the best itself): candidates of a model that cannot see all that raters see differ more than raters do.
 
-For every share of the hypotheses, 0 to all, it counts how often raters marked the pixels held by so many; the isotonic
-fit of that (Barlow et al. 1972) becomes the pipeline's `calibration`, if it helps: fitted without a fold of the
-groups, it must lower the Brier score on that fold, on average. A few groups that differ, such as the validation
-sequences of CVC-ClinicDB, may have nothing to teach about others; the plain share stays then. Pixels that no
-hypothesis holds keep confidence 0, so that the map ends where the hypotheses end.
+What confidence means: for every share of the masks, 0 to all, it counts how often raters marked the pixels held by
+that share; the isotonic fit (Barlow et al. 1972) becomes the pipeline's `calibration`, if it lowers the Brier score of
+groups that it was fitted without. Otherwise the plain share stays. Pixels that no mask holds keep confidence 0.
 
-The consensus is what so many hypotheses hold that Dice over the images with a lesion is best, among the numbers whose
-Dice over all images is within one standard error of the majority's: where readers often mark nothing, half of the
-hypotheses may miss lesions that fewer find at no cost. With less than ten groups the majority stays. All go to the
-folder's model_index.json, as `default_num_candidates`, `spread`, `calibration` and `threshold`, and what was measured
-to calibration.json beside it. Several processes share the images out.
+Consensus: the pipeline's `threshold` is the confidence with the best Dice over all images, the empty ones too, unless
+half of the masks is within one standard error of it; then half stays, and always with fewer than ten groups. Where
+readers often mark nothing, a lower threshold finds more lesions and costs Dice of empty images: calibration.json and
+the table that is printed have the Dice of the non-empty images beside it. Several classes are counted together, and
+their Dice is the mean over the classes.
+
+All of it is written to the folder's model_index.json, and what was measured to calibration.json beside it, where the
+mean of the candidates' probabilities is compared to the share of the masks as confidence. Several processes share the
+images.
 """
 
 import argparse
 import json
 import math
-import shlex
 import sys
 from pathlib import Path
 
 import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from scipy.optimize import isotonic_regression
-from tqdm import tqdm
 
 from ..data.splits import open_split
 from ..pipeline.pipeline import MedSegLatDiffPipeline
+from .calibration import choose_confidence, choose_level, choose_spread, cross_validate, fit
+from .commands import Parser, progress_bar, public_command, text_table, whole_number
 from .launcher import use_threads
 from .provenance import git_commit
-from .tally import tally_rows
-
-RAMP = 1e-3  # share of a straight line in the calibration
-FOLDS = 10
+from .tally import PROBABILITY, Tally, tally_rows
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pipeline", type=Path, required=True, help="folder, changed in place")
-    parser.add_argument("--dataset", required=True, help='folder, Hub id, or "phantom"')
-    parser.add_argument("--split", default="validation", choices=("train", "validation"), help="never test")
-    parser.add_argument("--num-candidates", type=int, help="to draw from now on (the pipeline's own number)")
-    parser.add_argument("--limit", type=int, help="a random choice of so many images")
-    parser.add_argument("--seed", type=int, default=1, help="of the noise and of the choice of images")
-    return parser.parse_args(arguments)
+    """The options.
 
-
-def fit(counts: np.ndarray) -> dict:
-    """The calibration from the counts `(2, M + 1)` of `count_held`."""
-    pixels, marked = counts
-    shares = np.linspace(0, 1, len(pixels))  # [M + 1]
-    frequency = np.divide(marked, pixels, out=np.zeros_like(marked), where=pixels > 0)  # [M + 1]
-    confidences = isotonic_regression(frequency, weights=np.maximum(pixels, 1e-9)).x  # [M + 1]
-    confidences = (1 - RAMP) * np.concatenate([[0.0], confidences[1:]]) + RAMP * shares  # [M + 1]: no two are equal
-    confidences = confidences.clip(0, 1).round(5)
-    return {"shares": shares.tolist(), "confidences": confidences.tolist()}
-
-
-def brier_sum(counts: np.ndarray, confidences: np.ndarray) -> float:
-    """Sum over pixels and raters of (confidence - marked)^2, from counts `(2, M + 1)` and confidences `(M + 1,)`."""
-    pixels, marked = counts
-    return float((marked * (1 - confidences) ** 2 + (pixels - marked) * confidences**2).sum())
-
-
-def cross_validate(counts_of: dict[str, np.ndarray]) -> tuple[float, float]:
-    """Mean Brier score of the plain share, and of calibrations that were fitted without the fold they are applied to.
-
-    `counts_of` holds the counts of each group; a fold is a tenth of the groups, or a single one of less than ten.
+    Raises:
+        ValueError: that names the option, for values that cannot be used.
     """
-    ordered = [counts_of[group] for group in sorted(counts_of)]  # whatever process counted which
-    folds = [ordered[start::FOLDS] for start in range(min(FOLDS, len(ordered)))]
-    sums = [np.sum(fold, axis=0) for fold in folds]  # [2, M + 1] each
-    plain = np.linspace(0, 1, sums[0].shape[1])  # [M + 1]
-    before = sum(brier_sum(fold, plain) for fold in sums)
-    after = sum(brier_sum(fold, np.array(fit(np.sum(sums, axis=0) - fold)["confidences"])) for fold in sums)
-    pixels = np.sum(sums, axis=0)[0].sum()
-    return before / pixels, after / pixels
+    parser = Parser("calibrate", __doc__)
+    add = parser.add_argument
+    add(
+        "--pipeline",
+        type=Path,
+        required=True,
+        default=argparse.SUPPRESS,
+        help="folder of a pipeline, changed in place",
+    )
+    add("--dataset", required=True, default=argparse.SUPPRESS, help='folder or Hub id, or "phantom"')
+    add("--split", default="validation", choices=("train", "validation"), help="never test")
+    add(
+        "--num-candidates",
+        type=whole_number(1),
+        help="masks to draw per image from now on, to choose the returned ones from; None: as the pipeline does",
+    )
+    add("--limit", type=whole_number(1), help="images to measure, chosen at random; None: all")
+    add("--seed", type=whole_number(0), default=1, help="of the noise and of the choice of images")
+    options = parser.parse_args(arguments)
+    if not (options.pipeline / "model_index.json").is_file():
+        raise ValueError(f"`--pipeline` must be a folder with a model_index.json, but was {options.pipeline}.")
+    return options
 
 
-def near_enough(loss: np.ndarray, groups: list[str]) -> np.ndarray:
-    """Which choices lose at most one standard error, bool `(choices,)`; `loss` is each image's, `(N, choices)`.
-
-    The standard error counts groups, not images.
-    """
-    names, members = np.unique(groups, return_inverse=True)
-    sums = np.zeros((len(names), loss.shape[1]))  # [groups, choices]
-    np.add.at(sums, members, loss - loss.mean(axis=0))
-    return loss.mean(axis=0) <= np.sqrt((sums**2).sum(axis=0)) / len(loss)
-
-
-def choose_number(scores: np.ndarray, non_empty: np.ndarray, groups: list[str]) -> int:
-    """How many hypotheses the consensus asks for: see this file's head.
+def describe(tally: Tally, midway: bool) -> tuple[dict, dict, np.ndarray]:
+    """What follows from the counts of one kind of confidence.
 
     Args:
-        scores (`np.ndarray` of shape `(N, M)`): `dice_by_number` of each image.
-        non_empty (`np.ndarray` of shape `(N,)`): whether the raters' majority marked anything.
-        groups (`list[str]`): the group of each image.
+        tally (`Tally`): the counts.
+        midway (`bool`): whether values may lie between two levels, so that the threshold lies midway.
+
+    Returns:
+        what was measured, the settings `calibration` and `threshold`, and each held-out group's part, `(G,)`, of the
+        Brier score with these settings.
     """
-    majority = (scores.shape[1] + 1) // 2
-    if len(set(groups)) < FOLDS or not non_empty.any():
-        return majority
-    allowed = near_enough(scores[:, [majority - 1]] - scores, groups)  # [M]
-    return 1 + int(np.where(allowed, scores[non_empty].mean(axis=0), -1).argmax())
-
-
-def choose_spread(distances: np.ndarray, matched: np.ndarray, groups: list[str]) -> int:
-    """Which of the spreads is taken: see this file's head.
-
-    Args:
-        distances, matched (`np.ndarray` of shape `(N, spreads)`): GED and HM-IoU of each image.
-        groups (`list[str]`): the group of each image.
-    """
-    best = int(distances.mean(axis=0).argmin())
-    if len(set(groups)) < FOLDS:
-        return best
-    allowed = near_enough(distances - distances[:, [best]], groups)  # [spreads]
-    return int(np.where(allowed, matched.mean(axis=0), -1).argmax())
+    # 1. the consensus
+    scores, non_empty = np.array(tally.scores), np.array(tally.scores_non_empty)  # [N, L] each
+    non_empty = non_empty[~np.isnan(non_empty[:, 0])]  # [n, L]
+    number, half = choose_level(scores, tally.groups), (tally.highest + 1) // 2
+    threshold = (number - 0.5) / tally.highest if midway else math.floor(1e5 * number / tally.highest) / 1e5
+    # 2. the confidence
+    before, after = cross_validate(tally.counts_of)  # [G] each
+    calibration = None
+    if after.sum() < before.sum():
+        calibration = fit(np.sum(list(tally.counts_of.values()), axis=0))
+        threshold = float(np.interp(threshold, calibration["shares"], calibration["confidences"]))
+    measured = {
+        "brier": before.sum(),
+        "brier_cross_validated": after.sum(),
+        "number": number,
+        "dice": scores[:, number - 1].mean(),
+        "dice_of_half": scores[:, half - 1].mean(),
+        "dice_non_empty": non_empty[:, number - 1].mean() if len(non_empty) else None,
+        "num_non_empty": len(non_empty),
+        "dice_by_number": scores.mean(axis=0).tolist(),
+        "dice_by_number_non_empty": non_empty.mean(axis=0).tolist() if len(non_empty) else None,
+    }
+    return measured, {"calibration": calibration, "threshold": threshold}, after if calibration else before
 
 
 def replace_settings(folder: Path, **settings):
@@ -135,58 +116,94 @@ def replace_settings(folder: Path, **settings):
     partial.replace(folder / "model_index.json")
 
 
+def count(pipeline, rows, chosen: list[int], options, accelerator) -> dict[float | str, Tally] | None:
+    """The tallies over the chosen rows, which the processes share; `None` but on the main process."""
+    mine = chosen[accelerator.process_index :: accelerator.num_processes]
+    candidates = pipeline.num_drawn(pipeline.config.default_num_masks)
+
+    def shown():
+        with progress_bar(len(chosen), 0, accelerator.is_main_process) as bar:
+            for index in mine:
+                yield rows[index]
+                bar.update(min(accelerator.num_processes, len(chosen) - bar.n))
+
+    tallies, *others = gather_object([tally_rows(pipeline, shown(), candidates, options.seed, accelerator)])
+    accelerator.end_training()  # a process that leaves with gloo's threads still at work may abort
+    if not accelerator.is_main_process:
+        return None
+    for part in others:
+        for kind, tally in part.items():
+            tallies[kind].extend(tally)
+    return tallies
+
+
+def print_measured(measured: dict):
+    """A short table of what was measured and chosen."""
+    rows = [["spread", "GED ↓", "HM-IoU ↑"]]
+    for spread, values in measured["by_spread"].items():
+        chosen = " *" if float(spread) == measured["spread"] else ""
+        rows.append([spread + chosen, f"{values['ged']:.4f}", f"{values['hm_iou']:.4f}"])
+    print(text_table(rows), end="\n\n")
+    rows = [["confidence", "Brier ↓", "calibrated ↓", "Dice ↑", "at half ↑", "non-empty ↑"]]
+    for kind, values in {"share of the masks": measured, "mean probability": measured["probability"]}.items():
+        briers = [f"{values[name]:.6f}" for name in ("brier", "brier_cross_validated")]
+        dices = [values[name] for name in ("dice", "dice_of_half", "dice_non_empty")]
+        rows.append([kind, *briers, *("" if value is None else f"{value:.4f}" for value in dices)])
+    print(text_table(rows), end="\n\n")
+    calibrated = "calibrated" if measured["calibration"] else "the plain share of the masks"
+    print(f"spread {measured['spread']}; confidence {calibrated}; threshold {measured['threshold']}")
+
+
 def main(arguments: list[str] | None = None):
+    """`medseglatdiff calibrate`."""
     options = parse_arguments(arguments)
     accelerator = Accelerator()
     use_threads(accelerator.num_processes)
     pipeline = MedSegLatDiffPipeline.from_pretrained(str(options.pipeline)).to(accelerator.device)
     pipeline.set_progress_bar_config(disable=True)
-    num_masks, rows = pipeline.config.default_num_masks, open_split(options.dataset, options.split)
+    num_masks = pipeline.config.default_num_masks
+    rows = open_split(options.dataset, options.split, num_classes=pipeline.num_classes)
     chosen = np.random.default_rng(options.seed).permutation(len(rows))[: options.limit].tolist()
     if options.num_candidates is not None:
         pipeline.register_to_config(default_num_candidates=options.num_candidates)
-    candidates = pipeline.num_drawn(num_masks)
-    # 1. count over the split, which the processes share out
-    mine = chosen[accelerator.process_index :: accelerator.num_processes]
-    bar = tqdm(mine, desc="calibrate", disable=not accelerator.is_local_main_process)
-    shown = (rows[index] for index in bar)
-    tallies, *others = gather_object([tally_rows(pipeline, shown, candidates, options.seed, accelerator)])
-    accelerator.end_training()  # a process that leaves with gloo's threads still at work may abort
-    if not accelerator.is_main_process:
+    # 1. count over the split
+    tallies = count(pipeline, rows, chosen, options, accelerator)
+    if tallies is None:
         return
-    for part in others:
-        for spread, own in part.items():
-            tallies[spread].extend(own)
-    # 2. the spread, the consensus, the confidence
+    # 2. the spread, the confidence, the consensus
+    means = tallies.pop(PROBABILITY)
     distances, matched = (
-        np.array([getattr(own, name) for own in tallies.values()]).T for name in ("distances", "matched")
+        np.array([getattr(tally, name) for tally in tallies.values()]).T for name in ("distances", "matched")
     )  # [N, spreads] each
-    spread = list(tallies)[choose_spread(distances, matched, tallies[1.0].groups)]
-    own, counts_of = tallies[spread], tallies[spread].counts_of
-    counts = np.sum(list(counts_of.values()), axis=0)  # [2, M + 1]
-    scores, non_empty = np.array(own.scores), np.array(own.non_empty)  # [N, M], [N]
-    number = choose_number(scores, non_empty, own.groups)
-    threshold, calibration = math.floor(1e5 * number / num_masks) / 1e5, fit(counts)
-    before, after = cross_validate(counts_of)
-    if after < before:
-        threshold = float(np.interp(threshold, calibration["shares"], calibration["confidences"]))
-    else:
-        calibration = None
+    spread = list(tallies)[choose_spread(distances, matched, means.groups)]
+    share, settings, *briers = describe(tallies[spread], midway=False)
+    probability, _, brier = describe(means, midway=True)
+    kind = choose_confidence(np.stack([*briers, brier], axis=1), np.array([share["dice"], probability["dice"]]))
     # 3. write
-    measured = {"command": f"accelerate launch -m medseglatdiff calibrate {shlex.join(arguments or sys.argv[1:])}"}
-    measured |= {"num_images": len(chosen), "num_masks": num_masks, "num_candidates": candidates}
-    measured |= {"num_inference_steps": pipeline.config.default_num_inference_steps}
-    measured |= {"mixed_precision": accelerator.mixed_precision}
+    counts = np.sum(list(tallies[spread].counts_of.values()), axis=0)  # [2, M + 1]
     by_spread = zip(tallies, distances.mean(axis=0), matched.mean(axis=0), strict=True)
-    measured |= {"by_spread": {str(own): {"ged": ged, "hm_iou": iou} for own, ged, iou in by_spread}, "spread": spread}
-    measured |= {"num_groups": len(counts_of), "brier": before, "brier_cross_validated": after}
-    measured |= {"pixels": counts[0].tolist(), "marked": counts[1].tolist()}
-    measured |= {"dice_by_number": scores.mean(axis=0).tolist(), "number": number}
-    measured |= {"dice_by_number_non_empty": scores[non_empty].mean(axis=0).tolist() if non_empty.any() else None}
-    measured |= {"calibration": calibration, "threshold": threshold, "git_commit": git_commit()}
+    measured = {
+        "command": public_command("calibrate", sys.argv[1:] if arguments is None else arguments),
+        "num_images": len(chosen),
+        "num_groups": len(tallies[spread].counts_of),
+        "num_masks": num_masks,
+        "num_classes": pipeline.num_classes,
+        "num_candidates": pipeline.num_drawn(num_masks),
+        "num_inference_steps": pipeline.config.default_num_inference_steps,
+        "mixed_precision": accelerator.mixed_precision,
+        "by_spread": {str(value): {"ged": ged, "hm_iou": iou} for value, ged, iou in by_spread},
+        "spread": spread,
+        **share,
+        "pixels": counts[0].tolist(),
+        "marked": counts[1].tolist(),
+        **settings,
+        "probability": probability,
+        "preferred_confidence": ("share", "probability")[kind],
+        "git_commit": git_commit(),
+    }
     (options.pipeline / "calibration.json").write_text(json.dumps(measured, indent=2) + "\n")
-    settings = dict(spread=spread, calibration=calibration, threshold=threshold)
-    replace_settings(options.pipeline, default_num_candidates=pipeline.config.default_num_candidates, **settings)
-    print(f"spread {spread}, of", json.dumps(measured["by_spread"]))
-    print(f"Brier score, cross-validated: {before:.6f} of the plain share, {after:.6f} calibrated")
-    print(f"consensus of {number} of {num_masks}; threshold {threshold}; calibration {calibration}")
+    candidates = pipeline.config.default_num_candidates
+    replace_settings(options.pipeline, default_num_candidates=candidates, spread=spread, **settings)
+    print_measured(measured)
+    print(f"written: {options.pipeline / 'calibration.json'}, and the settings to model_index.json beside it")
+    print(f"next: medseglatdiff evaluate --pipeline {options.pipeline} --dataset {options.dataset}")

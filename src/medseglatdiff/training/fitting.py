@@ -1,12 +1,11 @@
 """The training loop of every stage: optimise, average, validate, keep the best weights, save, resume."""
 
 import dataclasses
-import math
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast, gather_object
 from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
@@ -16,14 +15,8 @@ from .precision import resolve_precision
 from .progress import Progress
 from .publishing import Publisher
 from .saving import latest_checkpoint, save_checkpoint, write_json
+from .schedule import learning_rate_factor, steps_until_the_end
 from .stages import PipelineStage, Stage
-
-
-def learning_rate_factor(step: int, warmup_steps: int, total_steps: int) -> float:
-    """Linear warm-up, then half a cosine down to zero."""
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(total_steps - warmup_steps, 1)))
 
 
 def validate(stage: Stage, accelerator: Accelerator) -> dict[str, float]:
@@ -34,6 +27,12 @@ def validate(stage: Stage, accelerator: Accelerator) -> dict[str, float]:
         results = gather_object(stage.validate(rows[accelerator.process_index :: accelerator.num_processes]))
     stage.module.train()
     return {name: sum(result[name] for result in results) / len(results) for name in results[0]}
+
+
+def last_step(progress: Progress, total_steps: int, minutes: float | None, accelerator: Accelerator) -> int:
+    """`steps_until_the_end`, by the clock of the main process, so that all processes end together."""
+    steps = steps_until_the_end(progress.step, total_steps, 60 * progress.wall_hours, minutes)
+    return int(broadcast(torch.tensor(steps, device=accelerator.device)))
 
 
 def keep_best(stage: Stage, accelerator: Accelerator, progress: Progress, folder: Path) -> dict[str, float]:
@@ -56,7 +55,8 @@ def fit(
     batch_size: int,
     publisher: Publisher | None = None,
 ):
-    """Trains one stage to its last step and leaves its best weights (of the moving average) in `stage.module`."""
+    """Trains one stage to its last step, or as long as `config.minutes` allow, and leaves its best weights (of the
+    moving average) in `stage.module`."""
     # 1. set up
     folder = Path(config.output_dir) / stage.name
     checkpoint = latest_checkpoint(folder, config.resume)
@@ -70,8 +70,9 @@ def fit(
     accelerator.init_trackers("logs")
     parameters = [parameter for parameter in stage.module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=config.weight_decay)
+    end = total_steps  # which the clock may bring forward
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_factor(step, config.warmup_steps, total_steps)
+        optimizer, lambda step: learning_rate_factor(step, config.warmup_steps, end)
     )
     ema, progress = EMAModel(parameters, decay=config.ema_decay), Progress(accelerator.num_processes)
     module, optimizer = accelerator.prepare(stage.module, optimizer)
@@ -80,15 +81,14 @@ def fit(
     if checkpoint:
         accelerator.load_state(str(checkpoint))
     ema.to(accelerator.device)  # after loading, which leaves it on the CPU
-    if accelerator.is_main_process and progress.step < total_steps:
+    end = last_step(progress, total_steps, config.minutes, accelerator)
+    if accelerator.is_main_process and progress.step < end:
         write_json(folder / "config.json", dataclasses.asdict(config))
     # 3. train
     module.train()
     progress.add_time()
-    bar = tqdm(
-        total=total_steps, initial=progress.step, desc=stage.name, disable=not accelerator.is_local_main_process
-    )
-    while progress.step < total_steps:
+    bar = tqdm(total=end, initial=progress.step, desc=stage.name, disable=not accelerator.is_local_main_process)
+    while progress.step < end:
         losses = []
         for part in range(config.gradient_accumulation_steps):
             with accelerator.accumulate(module):
@@ -106,10 +106,11 @@ def fit(
         ema.step(parameters)
         progress.step += 1
         progress.add_time()
+        bar.total = end = last_step(progress, total_steps, config.minutes, accelerator)
         # 4. log, validate, save
         measures = {"loss": accelerator.reduce(torch.stack(losses).mean(), "mean").item()}
         measures["learning_rate"] = schedule.get_last_lr()[0]
-        if progress.step % config.validation_every == 0 or progress.step == total_steps:
+        if progress.step % config.validation_every == 0 or progress.step == end:
             ema.store(parameters)
             ema.copy_to(parameters)
             measures |= keep_best(stage, accelerator, progress, folder)
@@ -124,7 +125,7 @@ def fit(
         accelerator.log(measures, step=progress.step)
         bar.set_postfix({name.split("/")[-1]: f"{value:.4g}" for name, value in measures.items()})
         bar.update()
-        if progress.step % config.checkpoint_every == 0 or progress.step == total_steps:
+        if progress.step % config.checkpoint_every == 0 or progress.step == end:
             save_checkpoint(accelerator, folder, progress.step)
     # 5. the best weights
     bar.close()

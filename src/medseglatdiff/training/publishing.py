@@ -6,7 +6,8 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from ..hub.publish import check_token, publish
+from ..hub.publish import publish
+from ..hub.repository import check_token
 from ..pipeline.pipeline import MedSegLatDiffPipeline
 from .config import Config
 from .saving import replace_folder

@@ -10,11 +10,18 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from ..data.augmentation import Augmentation
+from ..data.batches import draw_batch
 from ..data.splits import SegmentationSplit, rows_at, seeded_generator
 from ..metrics.overlap import dice, generalized_energy_distance
 from ..models.autoencoder import MedSegLatDiffVAE
 from ..pipeline.pipeline import MedSegLatDiffPipeline
 from .config import Config
+
+
+def augmentation_of(config: Config, affine: float) -> Augmentation:
+    """How the settings change training samples, with this strength of the affine map."""
+    return Augmentation(affine=affine, shift=config.shift, empty_windows=config.empty_windows, **config.augmentation)
 
 
 class Stage:
@@ -23,13 +30,16 @@ class Stage:
     def __init__(self, config: Config, train: SegmentationSplit, validation: SegmentationSplit):
         self.config, self.train, self.validation = config, train, validation
 
-    def batch(self, positions: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, list[torch.Generator]]:
-        """Images, labels and generators (for whatever else is random) of the samples at these positions."""
+    def batch(
+        self, positions: Sequence[int], device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Generator]]:
+        """Images and labels on the device, and generators (for whatever else is random), of the samples there."""
         generators = [seeded_generator(self.config.seed, self.salt, position) for position in positions]
         rows = rows_at(positions, len(self.train), self.config.seed)
         target = self.config.target if self.name == "unet" else "random_rater"  # autoencoders see every rater's masks
-        images, labels = self.train.batch(rows, generators, self.config.affine, target)  # [B, C, S, S], [B, S, S]
-        return images, labels, generators
+        augmentation = augmentation_of(self.config, self.config.affine)
+        batch = draw_batch(self.train, rows, generators, augmentation, device, target)  # [B, C, S, S], [B, S, S]
+        return *batch, generators
 
     def validation_rows(self) -> list[int]:
         """A fixed random choice of rows of the validation split."""

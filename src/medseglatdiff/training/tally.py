@@ -1,65 +1,113 @@
-"""What calibrate.py counts over a split: how near the masks of each spread are to the raters', and what they hold."""
+"""What calibrate.py counts over a split: how near the masks of each spread are to the raters', and what maps hold."""
 
 import numpy as np
 import torch
 
+from ..data.images import resize_bilinear
 from ..data.splits import noise_seed, read_raters
-from ..metrics.overlap import dice, generalized_energy_distance, hm_iou
+from ..metrics import generalized_energy_distance, hm_iou, majority
 from ..pipeline.pipeline import MedSegLatDiffPipeline
 
 SPREADS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1)
+PROBABILITY = "probability"  # the key of what is counted of mean probabilities, beside the spreads
+STEPS = 100  # of the levels to which mean probabilities are rounded
 
 
-def count_held(masks: np.ndarray, raters: np.ndarray) -> np.ndarray:
-    """Float `(2, M + 1)`: of the pixels held by 0, 1, ... M of the masks `(M, H, W)`, how many there are, and the sum
-    over them of the share of the raters `(R, H, W)` who marked them."""
-    held, marked = masks.sum(axis=0).ravel(), raters.mean(axis=0).ravel()  # [H * W] each
-    sizes = {"minlength": len(masks) + 1}
-    return np.stack([np.bincount(held, **sizes), np.bincount(held, weights=marked, **sizes)])
+def levels_of(masks: np.ndarray, num_classes: int) -> np.ndarray:
+    """How many of the masks `(M, H, W)` hold each pixel, for each class: whole numbers `(K, H, W)`."""
+    return np.stack([(masks == k).sum(axis=0) for k in range(1, num_classes + 1)])
 
 
-def dice_by_number(masks: np.ndarray, raters: np.ndarray) -> list[float]:
-    """Dice, against the raters' majority, of what at least 1, 2, ... M of the masks `(M, H, W)` hold."""
-    held, reference = masks.sum(axis=0), raters.mean(axis=0) >= 0.5  # [H, W] each
-    return [dice(held >= number, reference) for number in range(1, len(masks) + 1)]
+def count_levels(levels: np.ndarray, highest: int, raters: np.ndarray) -> np.ndarray:
+    """How many pixels there are at each level, and the sum over them of the share of the raters who marked them.
+
+    Args:
+        levels (`np.ndarray` of shape `(K, H, W)`): whole numbers from 0 to `highest`, as of `levels_of`.
+        highest (`int`): L, such as the number of masks.
+        raters (`np.ndarray` of shape `(R, H, W)`): masks, or label maps where there are several classes.
+
+    Returns:
+        float `(2, L + 1)`; all classes together.
+    """
+    marked = levels_of(raters, len(levels)).ravel() / len(raters)  # [K * H * W]
+    options = {"minlength": highest + 1}
+    return np.stack([np.bincount(levels.ravel(), weights=weights, **options) for weights in (None, marked)])
+
+
+def dice_by_level(levels: np.ndarray, highest: int, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Dice of what lies at level 1, 2, ... L or above with the reference: `(K, L)`, and which classes the reference
+    has, bool `(K,)`.
+
+    Of several classes the one of the highest level wins a pixel, as in `aggregation.aggregate`. Both empty: 1.
+
+    Args:
+        levels (`np.ndarray` of shape `(K, H, W)`): whole numbers from 0 to `highest`.
+        highest (`int`): L.
+        reference (`np.ndarray` of shape `(H, W)`): bool, or labels where there are several classes.
+    """
+    level, winner = levels.max(axis=0), levels.argmax(axis=0) + 1  # [H, W] each
+    scores, there = [], []
+    for k in range(1, len(levels) + 1):
+        held, true = winner == k, reference == k  # [H, W] each
+        area, both = (  # [L] each: pixels at level 1 or above, 2 or above, ...
+            np.bincount(level[chosen], minlength=highest + 1)[:0:-1].cumsum()[::-1] for chosen in (held, held & true)
+        )
+        whole = area + true.sum()  # [L]
+        scores.append(np.divide(2 * both, whole, out=np.ones(highest), where=whole > 0))
+        there.append(true.any())
+    return np.stack(scores), np.array(there)
 
 
 class Tally:
-    """What is counted over the split, for one `spread`."""
+    """What is counted over the split of one map of confidence, and of the masks that it comes from, if it does.
 
-    def __init__(self):
-        self.counts_of = {}  # float (2, M + 1) of each group
-        self.distances, self.matched, self.scores, self.non_empty, self.groups = [], [], [], [], []  # of each image
+    Args:
+        highest (`int`): the levels of the map are 0 to `highest`.
+    """
 
-    def add(self, masks: np.ndarray, raters: np.ndarray, group: str):
-        """Counts an image of this group with its masks `(M, H, W)` and raters `(R, H, W)`."""
-        self.counts_of[group] = self.counts_of.get(group, 0) + count_held(masks, raters)
-        self.distances.append(generalized_energy_distance(masks, raters))
-        self.matched.append(hm_iou(masks, raters))
-        self.scores.append(dice_by_number(masks, raters))
-        self.non_empty.append((raters.mean(axis=0) >= 0.5).any())
+    def __init__(self, highest: int):
+        self.highest = highest
+        self.counts_of = {}  # float (2, L + 1) of each group
+        self.distances, self.matched = [], []  # of each image, where there are masks
+        self.scores, self.scores_non_empty, self.groups = [], [], []  # of each image
+
+    def add(self, levels: np.ndarray, raters: np.ndarray, group: str):
+        """Counts an image of this group with its levels `(K, H, W)` and raters `(R, H, W)`."""
+        self.counts_of[group] = self.counts_of.get(group, 0) + count_levels(levels, self.highest, raters)
+        scores, there = dice_by_level(levels, self.highest, majority(raters, len(levels)))  # [K, L], [K]
+        self.scores.append(scores.mean(axis=0))
+        self.scores_non_empty.append(scores[there].mean(axis=0) if there.any() else np.full(self.highest, np.nan))
         self.groups.append(group)
+
+    def add_masks(self, masks: np.ndarray, raters: np.ndarray, group: str, num_classes: int):
+        """Counts an image with its masks, or label maps, `(M, H, W)`: how many of them hold a pixel is its level."""
+        self.add(levels_of(masks, num_classes), raters, group)
+        self.distances.append(generalized_energy_distance(masks, raters, num_classes=num_classes))
+        self.matched.append(hm_iou(masks, raters, num_classes=num_classes))
 
     def extend(self, other: "Tally"):
         """Adds what another process counted, of other images."""
         for group, counts in other.counts_of.items():
             self.counts_of[group] = self.counts_of.get(group, 0) + counts
-        for name in ("distances", "matched", "scores", "non_empty", "groups"):
+        for name in ("distances", "matched", "scores", "scores_non_empty", "groups"):
             getattr(self, name).extend(getattr(other, name))
 
 
-def tally_rows(pipeline: MedSegLatDiffPipeline, rows, count: int, seed: int, accelerator) -> dict[float, Tally]:
-    """The tally of each spread over these rows; of 1 alone where all candidates are returned."""
-    num_masks = pipeline.config.default_num_masks
-    tallies = {spread: Tally() for spread in (SPREADS if count > num_masks else (1.0,))}
+def tally_rows(pipeline: MedSegLatDiffPipeline, rows, count: int, seed: int, accelerator) -> dict[float | str, Tally]:
+    """The tally of each spread over these rows, of 1 alone where all candidates are returned, and of `PROBABILITY`."""
+    num_masks, num_classes = pipeline.config.default_num_masks, pipeline.num_classes
+    by_spread = {spread: Tally(num_masks) for spread in (SPREADS if count > num_masks else (1.0,))}
+    means = Tally(STEPS)
     for row in rows:
-        raters = read_raters(row)  # [R, H, W]
+        raters = read_raters(row, num_classes)  # [R, H, W]
         with accelerator.autocast(), torch.no_grad():
             seeded = noise_seed(row["image_id"], seed)
             [latents] = pipeline.sample([row["image"]], seed=seeded, num_candidates=count).latents  # [N, C, h, w]
             probabilities = pipeline.decode(latents)  # [N, 1 + K, S, S]
-        for spread, own in tallies.items():
+        for spread, tally in by_spread.items():
             pipeline.register_to_config(spread=spread)
             labels = pipeline.representative_labels(probabilities, num_masks, raters.shape[1:])  # [M, H, W]
-            own.add(labels.cpu().numpy() > 0, raters, row["group_id"])
-    return tallies
+            tally.add_masks(labels.cpu().numpy(), raters, row["group_id"], num_classes)
+        mean = resize_bilinear(probabilities.mean(dim=0, keepdim=True), raters.shape[1:])[0, 1:]  # [K, H, W]
+        means.add((mean * STEPS).round().int().cpu().numpy(), raters, row["group_id"])
+    return by_spread | {PROBABILITY: means}

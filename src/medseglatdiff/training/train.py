@@ -50,12 +50,13 @@ def train_autoencoder(stage: Stage, config: Config, total_steps: int) -> MedSegL
 
 
 def load_image_encoder(config: Config, factor: int) -> MedSegLatDiffVAE | MedSegLatDiffImageEncoder:
-    """The image autoencoder that was trained before, or ImageNet features where `config.image_encoder` is given."""
+    """The image autoencoder that was trained before, or an image encoder where `config.image_encoder` is given, from
+    published weights where its backbone has any."""
     if config.image_encoder is None:
         return MedSegLatDiffVAE.from_pretrained(Path(config.output_dir) / "image_vae" / "model")
-    options = {"in_channels": config.num_channels, "downsampling_factor": factor, **config.image_encoder}
-    encoder = MedSegLatDiffImageEncoder(**options)
-    encoder.load_imagenet_weights()
+    options = {"in_channels": config.num_channels, "downsampling_factor": factor, "num_classes": config.num_classes}
+    encoder = MedSegLatDiffImageEncoder(**{**options, **config.image_encoder})
+    encoder.load_pretrained_weights()
     return encoder
 
 
@@ -111,7 +112,7 @@ def run(config: Config):
     # 1. data
     shape = (config.num_channels, config.sample_size, config.num_classes, config.stretch)
     train, validation = (
-        load_split(open_split(config.dataset, split, config.sample_size, config.data_dir), *shape)
+        load_split(open_split(config.dataset, split, config.sample_size, config.data_dir, config.num_classes), *shape)
         for split in ("train", "validation")
     )
     # 2. mask autoencoder

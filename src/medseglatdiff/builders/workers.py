@@ -1,0 +1,81 @@
+"""Jobs over processes, in order; whatever happens to a process, the whole ends with a sentence, within seconds."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from multiprocessing.connection import wait
+
+from .picture_files import BadFile
+
+JOBS_AHEAD = 8  # per process: enough to keep it busy, few enough to keep in memory
+
+
+def outcomes(jobs: Iterable, make_rows: Callable, num_workers: int) -> Iterator:
+    """What `make_rows` gives for each job in order, or its `BadFile` as a value, since that must not end the build.
+
+    Raises:
+        OSError: if a process is killed or runs out of memory.
+        Exception: whatever else `make_rows` raises.
+    """
+    try:
+        if num_workers < 2:
+            _start(make_rows)
+            yield from map(_outcome, jobs)
+        else:
+            yield from _from_processes(iter(jobs), make_rows, num_workers)
+    except BrokenProcessPool as error:
+        raise OSError(
+            "a worker ended before its work did: killed, or out of memory? Fewer `--num-workers` need less of it."
+        ) from error
+    except MemoryError as error:
+        raise OSError("out of memory: fewer `--num-workers` need less of it.") from error
+
+
+def _from_processes(jobs: Iterator, make_rows: Callable, num_workers: int) -> Iterator:
+    # each process opens the source once, at its first job; sending it with each job would cost seconds a time
+    spawn, before = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(num_workers, spawn, initializer=_start_process, initargs=(make_rows,))
+    waiting = deque()
+    try:
+        while True:
+            room = JOBS_AHEAD * num_workers - len(waiting)
+            waiting.extend(pool.submit(_outcome, job) for job in islice(jobs, room))
+            if not waiting:
+                break
+            yield waiting.popleft().result()
+    except BaseException:  # an error, Ctrl-C or a reader that goes away: nobody waits for the jobs under way
+        for process in set(multiprocessing.active_children()) - before:
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_process(make_rows: Callable):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all: the parent ends its workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _start(make_rows)
+
+
+def _end_with_parent():
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def _start(make_rows: Callable):
+    global _make_rows
+    _make_rows = make_rows
+
+
+def _outcome(job) -> list | BadFile:
+    try:
+        return _make_rows(job)
+    except BadFile as error:
+        return error

@@ -1,0 +1,101 @@
+"""Training batches: images with their raters' labels, changed at random, all samples at once on the device.
+
+The randomness of a sample comes from its generator alone: neither neighbours nor the number of processes change it.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from .augmentation import Augmentation, random_affine, random_symmetries
+from .colours import random_colours
+from .splits import SegmentationSplit, one_hot
+from .windows import random_windows
+
+
+def draw_batch(
+    split: SegmentationSplit,
+    rows: Sequence[int],
+    generators: Sequence[torch.Generator],
+    augmentation: Augmentation,
+    device: torch.device | str = "cpu",
+    target: str = "random_rater",
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A random rater's mask of each row with its image, changed alike; with the `target` "consensus" the majority's.
+
+    Returns:
+        images in [-1, 1], float32 `(B, C, S, S)`, and labels, int64 `(B, S, S)`, on `device`.
+    """
+    labels = []
+    for row, generator in zip(rows, generators, strict=True):
+        raters = split.raters(row)  # [R, S, S]
+        rater = torch.randint(len(raters), (), generator=generator)
+        labels.append(raters[rater] if target == "random_rater" else split.consensus(row))  # [S, S]
+    images, labels = augmented(split, rows, torch.stack(labels)[:, None], generators, augmentation, device)
+    return images, labels[:, 0]  # [B, C, S, S], [B, S, S]
+
+
+def draw_batch_of_raters(
+    split: SegmentationSplit,
+    rows: Sequence[int],
+    generators: Sequence[torch.Generator],
+    augmentation: Augmentation,
+    device: torch.device | str = "cpu",
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As `draw_batch`, with all raters' masks.
+
+    Returns:
+        images `(B, C, S, S)`, labels, int64 `(B, R, S, S)`, and weights, float32 `(B, R)`: with fewer raters than
+        others an image's first is repeated, with a weight of 0; those of its raters are alike and have the sum 1.
+    """
+    raters = [split.raters(row) for row in rows]  # [R, S, S] each
+    counts = torch.tensor([len(masks) for masks in raters])[:, None]  # [B, 1]
+    most = int(counts.max())
+    labels = torch.stack([torch.cat([masks, masks[:1].expand(most - len(masks), -1, -1)]) for masks in raters])
+    weights = (torch.arange(most) < counts) / counts  # [B, R]
+    images, labels = augmented(split, rows, labels, generators, augmentation, device)
+    return images, labels, weights.to(device)
+
+
+def augmented(
+    split: SegmentationSplit,
+    rows: Sequence[int],
+    labels: torch.Tensor,
+    generators: Sequence[torch.Generator],
+    augmentation: Augmentation,
+    device: torch.device | str,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The images of these rows and their labels, uint8 `(B, R, S, S)`, changed alike.
+
+    Returns:
+        images in [-1, 1], float32 `(B, C, S, S)`, and labels, int64 `(B, R, S, S)`.
+    """
+    # 1. through a window of the image; uint8 until here, as there are fewest bytes to move
+    planes = torch.cat([split.images[rows], labels], dim=1).to(device)  # [B, C + R, S, S]
+    if augmentation.shift or augmentation.empty_windows:
+        marks = [split.raters(row).amax(dim=0) > 0 for row in rows]  # [S, S] each
+        planes = random_windows(planes, marks, augmentation, generators)  # [B, C + R, S, S]
+    # 2. symmetry and affine map
+    planes = random_symmetries(planes, generators)  # [B, C + R, S, S]
+    images, labels = planes.split([split.images.shape[1], labels.shape[1]], dim=1)  # [B, C, S, S], [B, R, S, S]
+    images, labels = images.float() / 127.5 - 1, labels.long()
+    if augmentation.affine or augmentation.zoom:
+        images, labels = moved(images, labels, split.num_classes, augmentation, generators)
+    # 3. colours, maybe with the statistics of other images of the split, [B, C] each
+    others, statistics = [int(torch.randint(len(split), (), generator=generator)) for generator in generators], None
+    if augmentation.exchange:
+        pixels = split.pixels(others)  # [B, C, S, S]
+        statistics = pixels.mean(dim=(2, 3)), pixels.std(dim=(2, 3))
+    return random_colours(images, augmentation, generators, statistics), labels
+
+
+def moved(images, labels, num_classes, augmentation, generators) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images `(B, C, S, S)` and labels `(B, R, S, S)` under one random affine map; a pixel has the label that most of
+    it has."""
+    marked = one_hot(labels.flatten(0, 1), num_classes)[:, 1:]  # [B * R, K, S, S]
+    marked = marked.unflatten(0, labels.shape[:2]).flatten(1, 2)  # [B, R * K, S, S]
+    planes = random_affine(torch.cat([images, marked], dim=1), augmentation, generators)  # [B, C + R * K, S, S]
+    shares = planes[:, images.shape[1] :].unflatten(1, (-1, num_classes))  # [B, R, K, S, S]
+    shares = torch.cat([1 - shares.sum(dim=2, keepdim=True), shares], dim=2)  # [B, R, 1 + K, S, S]
+    # `max`: over a strided dimension `argmax` takes a CPU 15 times as long
+    return planes[:, : images.shape[1]], shares.max(dim=2).indices

@@ -1,0 +1,225 @@
+"""What stored settings may be: a table of rules per class, by type and range, so that a damaged config is refused."""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+SHOWN = 60  # characters of a wrong value that an error quotes
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a setting must be: in words, and as a test.
+
+    Args:
+        wanted (`str`): completes "must be".
+        holds (`Callable`): whether a value is that.
+        later (`bool`, *optional*, defaults to `False`): whether the setting came after the first published
+            checkpoints, so that a config without it is older, not damaged.
+    """
+
+    wanted: str
+    holds: Callable[[Any], bool]
+    later: bool = False
+
+
+Rules = Mapping[str, Rule]
+
+
+def integer(low: int, high: int) -> Rule:
+    """An integer within two limits, both included."""
+    return Rule(
+        f"an integer from {low} to {high:,}",
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high,
+    )
+
+
+def number(low: float, high: float = math.inf, above: bool = False) -> Rule:
+    """A finite number within two limits, both included; with `above`, the lower one is not."""
+
+    def holds(value) -> bool:
+        real = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return real and low <= value <= high and not (above and value == low)
+
+    end = f" and at most {high:g}" if high < math.inf else ""
+    return Rule(f"{'above' if above else 'at least'} {low:g}{end}", holds)
+
+
+def flag() -> Rule:
+    """True or False."""
+    return Rule("true or false", lambda value: isinstance(value, bool))
+
+
+def one_of(*values) -> Rule:
+    """One of a few values, of the same type as well: True is not 1."""
+    *most, last = map(repr, values)
+    return Rule(
+        f"{', '.join(most)} or {last}", lambda value: any(type(value) is type(v) and value == v for v in values)
+    )
+
+
+def several(rule: Rule, low: int, high: int) -> Rule:
+    """A list of values that all obey one rule."""
+    return Rule(
+        f"a list of {low} to {high:,} values, each {rule.wanted}",
+        lambda value: isinstance(value, (list, tuple)) and low <= len(value) <= high and all(map(rule.holds, value)),
+    )
+
+
+def optional(rule: Rule) -> Rule:
+    """`None`, or what another rule says."""
+    return Rule(f"null or {rule.wanted}", lambda value: value is None or rule.holds(value))
+
+
+def later(rule: Rule) -> Rule:
+    """The same rule for a setting that older checkpoints lack."""
+    return replace(rule, later=True)
+
+
+AUTOENCODER = {
+    "in_channels": integer(1, 256),
+    "out_channels": integer(1, 256),
+    "block_out_channels": several(integer(1, 2048), 1, 8),
+    "layers_per_block": integer(1, 16),
+    "latent_channels": integer(1, 256),
+    "norm_num_groups": integer(1, 256),
+    "bottleneck": one_of("kl", "vq"),
+    "num_codes": integer(2, 65_536),
+    "latents_mean": optional(several(number(-1e6, 1e6), 1, 256)),
+    "latents_std": optional(several(number(0, 1e6, above=True), 1, 256)),
+}
+IMAGE_ENCODER = {
+    "in_channels": one_of(1, 3),
+    "condition_channels": integer(1, 2048),
+    "fused_channels": integer(1, 2048),
+    "downsampling_factor": one_of(1, 2, 4, 8, 16, 32),
+    "norm_num_groups": integer(1, 256),
+}
+UNET = {
+    "sample_size": integer(1, 1024),
+    "latent_channels": integer(1, 256),
+    "condition_channels": integer(1, 2048),
+    "block_out_channels": several(integer(1, 2048), 1, 8),
+    "attention": several(flag(), 1, 8),
+    "layers_per_block": integer(1, 16),
+    "attention_head_dim": integer(1, 2048),
+    "norm_num_groups": integer(1, 256),
+    "dropout": number(0, 0.99),
+    "patch_size": later(integer(1, 16)),
+    "initial_noise": later(flag()),
+}
+
+
+def check_values(settings: Mapping, rules: Rules, owner: str = ""):
+    """Raises a `ValueError` that names the first of the settings that breaks its rule.
+
+    Args:
+        settings (`Mapping`): values by name; those without a rule are not looked at.
+        rules (`Mapping[str, Rule]`): by name.
+        owner (`str`, *optional*): whose settings they are, for the error.
+    """
+    for name, rule in rules.items():
+        if name in settings and not rule.holds(settings[name]):
+            refuse(name, rule.wanted, settings[name], owner)
+
+
+def check_class(config: object, some_class: type):
+    """Raises a `ValueError` unless a config holds settings by name, and no other class than this one saved it."""
+    if not isinstance(config, Mapping):
+        raise ValueError(f"The config of {some_class.__name__} must hold settings by name, but holds {shown(config)}.")
+    owner = config.get("_class_name", some_class.__name__)
+    if owner not in [parent.__name__ for parent in some_class.__mro__]:
+        raise ValueError(f"`config` must be of a {some_class.__name__}, but was of a {owner}.")
+
+
+def check_lost(config: Mapping, some_class: type, rules: Rules):
+    """Raises a `ValueError` if a stored config lacks a setting that the class has always saved."""
+    for name, rule in rules.items():
+        if name in arguments_of(some_class) and name not in config and not rule.later:
+            raise ValueError(f"`{name}` is missing from the config of {some_class.__name__}: a part of it was lost.")
+
+
+def check_known(config: Mapping, some_class: type):
+    """Raises a `ValueError` if a stored config has a setting that the class does not take."""
+    for name in config:
+        if not name.startswith("_") and name not in arguments_of(some_class):
+            raise ValueError(
+                f"{shown(name)} in the config of {some_class.__name__} is unknown to this version of medseglatdiff: "
+                "it is misspelt, or a newer version saved it."
+            )
+
+
+def check_groups(settings: Mapping, owner: str):
+    """Raises a `ValueError` unless the groups of the normalisation divide every width."""
+    groups = settings["norm_num_groups"]
+    widths = settings.get("block_out_channels") or [settings["fused_channels"]]
+    if any(width % groups for width in widths):
+        refuse("norm_num_groups", f"a divisor of the widths, {list(widths)}", groups, owner)
+
+
+def check_autoencoder(settings: Mapping, owner: str):
+    """Settings of an autoencoder that must fit one another.
+
+    Latents are unscaled where mean and standard deviation are both null, as training writes them. One of the two alone
+    means that the other was lost.
+    """
+    check_groups(settings, owner)
+    mean, std, channels = (settings[name] for name in ("latents_mean", "latents_std", "latent_channels"))
+    if (mean is None) != (std is None):
+        lost, kept = ("latents_std", "latents_mean") if std is None else ("latents_mean", "latents_std")
+        refuse(lost, f"given where `{kept}` is (both are null where latents are not scaled)", None, owner)
+    for name, values in (("latents_mean", mean), ("latents_std", std)):
+        if values is not None and len(values) != channels:
+            refuse(name, f"{channels} values, one per latent channel", values, owner)
+
+
+def check_unet(settings: Mapping, owner: str):
+    """Settings of a denoiser that must fit one another."""
+    check_groups(settings, owner)
+    widths, attention, head = (settings[name] for name in ("block_out_channels", "attention", "attention_head_dim"))
+    if len(attention) != len(widths):
+        refuse("attention", f"{len(widths)} values, one per level", attention, owner)
+    attending = [width for width, attends in zip(widths, attention, strict=True) if attends]
+    attending += [widths[-1]] if attending else []  # the middle block attends where any level does
+    if any(width % head for width in attending):
+        refuse("attention_head_dim", f"a divisor of the widths that attend, {attending}", head, owner)
+
+
+TABLES = {
+    "MedSegLatDiffVAE": (AUTOENCODER, check_autoencoder),
+    "MedSegLatDiffImageEncoder": (IMAGE_ENCODER, check_groups),
+    "MedSegLatDiffUNet": (UNET, check_unet),
+}
+
+
+def table_of(model_class: type) -> tuple[Rules, Callable[[Mapping, str], None]]:
+    """Rules and the check of what must fit together, of a model class or of the one that it extends."""
+    return next(TABLES[parent.__name__] for parent in model_class.__mro__ if parent.__name__ in TABLES)
+
+
+def arguments_of(some_class: type) -> dict[str, Any]:
+    """Names of the constructor's arguments with their defaults."""
+    parameters = list(inspect.signature(some_class.__init__).parameters.values())[1:]
+    return {parameter.name: parameter.default for parameter in parameters}
+
+
+def check_model(config: Mapping, model_class: type):
+    """Raises a `ValueError` that names the first setting with which a model of this class cannot be built."""
+    check_class(config, model_class)
+    rules, fit = table_of(model_class)
+    settings = {**arguments_of(model_class), **config}
+    check_values(settings, rules, model_class.__name__)
+    fit(settings, model_class.__name__)
+
+
+def refuse(name: str, wanted: str, value: object, owner: str = ""):
+    """Raises the `ValueError` of a setting."""
+    raise ValueError(f"`{name}`{f' of {owner}' if owner else ''} must be {wanted}, but was {shown(value)}.")
+
+
+def shown(value: object) -> str:
+    """A value as an error quotes it: on one line, and not all of a long one."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

@@ -1,0 +1,76 @@
+"""What the commands `calibrate` and `evaluate` share: options, progress, tables, and names without anybody's paths."""
+
+import argparse
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the description's lines; defaults stand behind each option."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are `ValueError`s: `cli.main` prints them as one sentence and returns 2."""
+
+    def __init__(self, command: str, description: str):
+        super().__init__(prog=f"medseglatdiff {command}", description=description, formatter_class=_Help)
+
+    def error(self, message: str):
+        raise ValueError(message)
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """The type of an option that must be a whole number of at least `least`."""
+
+    def convert(text: str) -> int:
+        if not text.lstrip("-").isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {least}, but was {text!r}")
+        return int(text)
+
+    return convert
+
+
+def public_name(name: str | Path | None) -> str | None:
+    """A folder's or file's last name; a Hub id, and whatever else is no path of this machine, as it is.
+
+    >>> public_name("/home/somebody/models/nodules/"), public_name("nobody-has-this/nodules"), public_name("phantom")
+    ('nodules', 'nobody-has-this/nodules', 'phantom')
+    """
+    if name is None:
+        return None
+    path = Path(name).expanduser()
+    local = path.is_absolute() or ".." in path.parts or len(path.parts) > 2 or path.exists()
+    return path.resolve().name if local else str(name)
+
+
+def public_command(command: str, words: Sequence[str]) -> str:
+    """The command that was given, to be published beside its results: of paths the last names alone."""
+    shown = []
+    for word in map(str, words):
+        option, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        shown.append(option + sign + public_name(value) if value else word)
+    return f"accelerate launch -m medseglatdiff {command} {shlex.join(shown)}"
+
+
+def progress_bar(num_images: int, done: int, shown: bool) -> tqdm:
+    """A bar that says "image 3 of 200"; `done` of them are there already."""
+    form = "image {n_fmt} of {total_fmt} |{bar}| {elapsed} so far, {remaining} to go"
+    return tqdm(total=num_images, initial=done, disable=not shown, bar_format=form)
+
+
+def text_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of texts in columns for the terminal, the first column flush left and the others flush right.
+
+    >>> print(text_table([["", "Dice"], ["majority", "0.5"]]))
+              Dice
+    majority   0.5
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [text.rjust(width) for text, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
+    return "\n".join(lines)
