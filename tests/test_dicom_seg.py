@@ -206,6 +206,16 @@ def test_a_missing_attribute_of_frames_is_named(tmp_path):
         write_segmentation(tmp_path / "seg.dcm", [source], model="lung", masks=np.ones((1, 6, 40, 32), bool))
 
 
+def test_what_does_not_read_back_gets_no_name(tmp_path):
+    """Frames are found by their source's UID, which two sources share here."""
+    sources = datasets(write_series(tmp_path / "a", SMALL))
+    sources[1].SOPInstanceUID = sources[0].SOPInstanceUID
+    masks = np.random.default_rng(0).random((1, 6, 40, 32)) < 0.5
+    with pytest.raises(ValueError, match="DICOM Segmentation that was written .* read back"):
+        write_segmentation(tmp_path / "seg.dcm", sources, model="lung", masks=masks)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 @pytest.mark.parametrize("keyword", EMPTY)
 def test_attributes_that_may_be_empty_may_be_missing(keyword, tmp_path):
     sources = datasets(write_series(tmp_path / "a", SMALL))

@@ -58,7 +58,7 @@ class Volume:
         """Values of slice `index`, float32 `(H, W)`: what was measured, such as Hounsfield units, more is brighter.
 
         Raises:
-            ValueError: for what cannot be decoded, and NaN or infinity.
+            ValueError: for what cannot be decoded, and NaN or infinity (which SimpleITK reads as 0 in NIfTI).
         """
         values = self.read(index)
         if not np.isfinite(values).all():

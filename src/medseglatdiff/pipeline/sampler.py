@@ -131,10 +131,10 @@ class SamplerMixin:
         views = preprocess(images, regions, self.image_encoder.config.in_channels, config)
         noise = self.prepare_latents(count, generators) if latents is None else latents  # [B*N, C, h, w]
         noise = noise.to(self._execution_device, self.unet.dtype)  # [B*N, C, h, w]
-        drawn = torch.tensor(members).repeat(len(images), 1) + count * torch.arange(len(images))[:, None]  # [B, n]
-        noise = noise[drawn.flatten().to(noise.device)]  # [B*n, C, h, w]
+        rows = (torch.tensor(members) + count * torch.arange(len(images))[:, None]).flatten()  # [B*n]
+        noise = noise[rows.to(noise.device)]  # [B*n, C, h, w]
         step_generators = self.step_generators(count, generators)
-        step_generators = step_generators and [step_generators[index] for index in drawn.flatten().tolist()]
+        step_generators = step_generators and [step_generators[index] for index in rows.tolist()]
         conditions = self.encode_image(views.pixels, count, batch_size)  # [B, s, condition_channels, h, w]
         # 3. denoise, `batch_size` at a time, each with a scheduler that no other call uses
         owners = torch.arange(len(images), device=noise.device).repeat_interleave(len(members))  # [B*n]
