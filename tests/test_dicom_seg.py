@@ -1,6 +1,7 @@
 """DICOM SEG and NIfTI of findings, read back by highdicom and SimpleITK: the same voxels at the same place."""
 
 import sys
+import time
 import warnings
 
 import highdicom
@@ -265,6 +266,26 @@ def test_wrong_arguments(options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         write_segmentation(tmp_path / "seg.dcm", sources, **settings)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_the_same_finding_gives_the_same_bytes(tmp_path):
+    """In a later run, at another time; no two objects share a UID."""
+    volume = read_volume(write_series(tmp_path / "a", SMALL))
+    contents = []
+    for run in ("first", "second"):
+        (tmp_path / run).mkdir()
+        write_nifti(tmp_path / run, finding_in(volume), volume)
+        write_finding(tmp_path / run, finding_in(volume), volume, model="lung", hypotheses=True)
+        contents.append({path.name: path.read_bytes() for path in (tmp_path / run).iterdir()})
+        time.sleep(0.01)  # times are written to the microsecond
+    assert contents[0] == contents[1]
+    objects = [pydicom.dcmread(tmp_path / "first" / name) for name in ("seg.dcm", "seg-confidence.dcm")]
+    assert len({uid for item in objects for uid in (item.SOPInstanceUID, item.SeriesInstanceUID)}) == 4
+    assert objects[0].ContentDate == "20240101" and objects[0].file_meta.MediaStorageSOPInstanceUID
+    other = finding_in(volume)
+    other.consensus[0, 0, 0] ^= True
+    write_finding(tmp_path, other, volume, model="lung", hypotheses=True)
+    assert pydicom.dcmread(tmp_path / "seg.dcm").SOPInstanceUID != objects[0].SOPInstanceUID
 
 
 def test_what_is_not_dicom_has_no_segmentation(tmp_path):

@@ -1,5 +1,6 @@
 """DICOM Segmentation: masks and confidence as objects that refer to their source images. Needs the extra `volumes`."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,7 +40,8 @@ def write_segmentation(
 ):
     """Writes masks as a BINARY, or confidence as a FRACTIONAL (probability) DICOM Segmentation, whole or not at all.
 
-    What was written is read back by highdicom and compared before it gets its name.
+    What was written is read back by highdicom and compared before it gets its name. The same content gives the same
+    bytes: UIDs follow from it, and dates and times are those of the study.
 
     Args:
         path (`str` or `Path`): of the file.
@@ -58,6 +60,7 @@ def write_segmentation(
     """
     try:
         import highdicom
+        from pydicom.uid import generate_uid
     except ImportError as error:
         raise ImportError('DICOM Segmentation needs `pip install "medseglatdiff[volumes]"`.') from error
     if finding not in FINDINGS:
@@ -72,15 +75,25 @@ def write_segmentation(
     # 2. the object
     binary = masks is not None
     pixels = np.moveaxis(values, 0, -1).astype(np.uint8 if binary else np.float32)  # [F, H, W, S]
+    content = [
+        *(str(source.SOPInstanceUID) for source in sources),
+        model,
+        __version__,
+        str(finding),
+        str(keep_all),
+        *names,
+    ]
+    content.append(hashlib.sha256(pixels.tobytes()).hexdigest())
+    series, instance, organization = (generate_uid(entropy_srcs=[*content, what]) for what in ("series", "sop", "dim"))
     try:
         dataset = highdicom.seg.Segmentation(
             source_images=sources,
             pixel_array=pixels,
             segmentation_type="BINARY" if binary else "FRACTIONAL",
             segment_descriptions=[_describe(number, name, finding, model) for number, name in enumerate(names, 1)],
-            series_instance_uid=highdicom.UID(),
+            series_instance_uid=series,
             series_number=900 if binary else 901,
-            sop_instance_uid=highdicom.UID(),
+            sop_instance_uid=instance,
             instance_number=1,
             manufacturer="medseglatdiff",
             manufacturer_model_name=model,
@@ -91,6 +104,7 @@ def write_segmentation(
         )
     except Exception as error:  # whatever a stranger's header makes highdicom raise
         raise ValueError(f"The source cannot be referred to by a DICOM Segmentation: {error}") from error
+    _without_times(dataset, organization)
     # 3. the file, under its name only when it reads back as it was written
     with replacing(path) as partial:
         dataset.save_as(partial)
@@ -190,6 +204,16 @@ def _describe(number: int, name: str, finding: str | None, model: str):
             name=model, family=codes.DCM.ArtificialIntelligence, version=__version__
         ),
     )
+
+
+def _without_times(dataset, organization: str):
+    """Replaces what differs from run to run: times of writing, and the UID that highdicom draws for dimensions."""
+    dataset.ContentDate, dataset.ContentTime = dataset.StudyDate or "19000101", dataset.StudyTime or "000000"
+    del dataset.InstanceCreationDate, dataset.InstanceCreationTime
+    for item in dataset.get("ContributingEquipmentSequence") or []:
+        del item.ContributionDateTime
+    for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
+        item.DimensionOrganizationUID = organization
 
 
 def _check_written(path: Path, sources: Sequence, pixels: np.ndarray):
