@@ -97,13 +97,20 @@ class MedSegLatDiffPipeline(SamplerMixin, CheckedPipeline):
         """Foreground classes: 1 for a binary checkpoint."""
         return self.mask_vae.config.out_channels - 1
 
-    def decode(self, latents: torch.Tensor, batch_size: int | None = None) -> torch.Tensor:
-        """Probabilities, float32 `(N, 1 + K, S, S)`, of the candidates of one image, `(N, C, h, w)`, turned back."""
+    def decode(
+        self, latents: torch.Tensor, batch_size: int | None = None, members: Sequence[int] | None = None
+    ) -> torch.Tensor:
+        """Probabilities, float32 `(N, 1 + K, S, S)`, of the candidates of one image, `(N, C, h, w)`, turned back.
+
+        `members` says which of all candidates these are; the first N if `None`.
+        """
         parts = latents.to(self.mask_vae.dtype).split(batch_size or self.config.default_num_masks)
         logits = torch.cat([self.mask_vae.decode(part).float() for part in parts])  # [N, 1+K, S, S]
         check_finite(logits, "logits")
         probabilities, symmetries = logits.softmax(dim=1), self.config.symmetries  # [N, 1+K, S, S]
-        return torch.stack([undo_dihedral(own, index % symmetries) for index, own in enumerate(probabilities)])
+        indices = range(len(latents)) if members is None else members
+        turned = zip(indices, probabilities, strict=True)
+        return torch.stack([undo_dihedral(own, index % symmetries) for index, own in turned])
 
     @torch.no_grad()
     def select(
@@ -146,7 +153,10 @@ class MedSegLatDiffPipeline(SamplerMixin, CheckedPipeline):
             zip(candidates.latents, candidates.sizes, candidates.windows, strict=True)
         ):
             known = candidates.probabilities
-            probabilities = known[index] if known else self.decode(latents, candidates.batch_size)  # [N, 1+K, S, S]
+            if not known:
+                probabilities = self.decode(latents, candidates.batch_size, candidates.members)  # [N, 1+K, S, S]
+            else:
+                probabilities = known[index]  # [N, 1+K, S, S]
             extent = window.size if window else size
             kept = keep_candidates(
                 probabilities, extent, window, inside[index], outside[index], index

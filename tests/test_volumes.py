@@ -1,0 +1,307 @@
+"""Volumes of every kind: the same voxels in the same place, or a sentence that names the file and says what to do."""
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK
+from pydicom.uid import generate_uid
+from series_fixtures import (
+    AXIAL,
+    OBLIQUE,
+    UPSIDE_DOWN,
+    Chest,
+    draw_chest,
+    positions,
+    write_itk,
+    write_multiframe,
+    write_series,
+)
+
+from medseglatdiff.data.volumes import is_volume, read_volume
+
+SMALL = draw_chest((5, 48, 40), (0.8, 1.2, 2.5), diameter=8, vessels=3)  # pixels that are not square
+ONE = Chest(SMALL.values[2:3], SMALL.nodule[2:3], (*SMALL.centre[:2], 0), SMALL.spacing)
+
+
+def written(kind: str, folder, chest=SMALL, orientation=AXIAL):
+    if kind == "multiframe":
+        return write_multiframe(folder / "enhanced.dcm", chest, orientation, list(range(len(chest.values)))[::-1])
+    if kind in ("series", "reversed"):
+        return write_series(folder / "series", chest, orientation, reverse=kind == "reversed")
+    return write_itk(folder / f"scan{kind}", chest, orientation)
+
+
+KINDS = ("series", "reversed", "multiframe", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+
+
+@pytest.mark.parametrize("orientation", (AXIAL, OBLIQUE, UPSIDE_DOWN), ids=("axial", "oblique", "upside down"))
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_gives_the_same_voxels_in_the_same_place(kind, orientation, tmp_path):
+    path = written(kind, tmp_path, orientation=orientation)
+    assert is_volume(path)
+    volume = read_volume(path)
+    assert volume.shape == SMALL.values.shape and volume.pixel_spacing == pytest.approx((1.2, 0.8))
+    for z, values in enumerate(SMALL.values):
+        found = volume.slice(z)
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, values.clip(-1024) if "." not in kind else values)
+    # by hand: the first voxel's place, and steps along rows, columns and the normal
+    row, column = np.array(orientation)
+    corner = positions(5, 2.5, orientation)[0]
+    expected = corner + 7 * 0.8 * row + 11 * 1.2 * column + 3 * 2.5 * np.cross(row, column)
+    np.testing.assert_allclose(volume.point_of((7, 11, 3)), expected, atol=1e-3)
+    np.testing.assert_allclose(volume.index_of(expected), (7, 11, 3), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ("series", "multiframe", ".nii.gz", ".mha"))
+def test_a_single_slice_is_a_volume(kind, tmp_path):
+    volume = read_volume(written(kind, tmp_path, ONE))
+    assert volume.shape == (1, 48, 40) and volume.spacing[2] == 2.5
+    np.testing.assert_array_equal(volume.slice(0), ONE.values[0].clip(-1024) if "." not in kind else ONE.values[0])
+
+
+def test_series_agrees_with_simpleitk(tmp_path):
+    """An independent reader of the same files sorts them alike and puts a voxel in the same place."""
+    folder = write_series(tmp_path / "series", SMALL, OBLIQUE, reverse=True)
+    names = SimpleITK.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder))
+    image = SimpleITK.ReadImage(names)
+    volume = read_volume(folder)
+    np.testing.assert_allclose(image.TransformIndexToPhysicalPoint((7, 11, 3)), volume.point_of((7, 11, 3)), atol=1e-3)
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(image)[3], volume.slice(3))
+
+
+def test_only_the_slice_that_is_asked_for_is_decoded(tmp_path):
+    folder = write_series(tmp_path / "series", SMALL)
+    volume = read_volume(folder)
+    for file in sorted(folder.iterdir())[1:]:
+        file.unlink()
+    assert volume.slice(0).shape == (48, 40)
+
+
+def test_values_are_shown_by_the_window_or_the_range(tmp_path):
+    series, nifti = (read_volume(written(kind, tmp_path)) for kind in ("series", ".nii"))
+    # centre -600, width 1500: 0 at -1349.5 and 1 at 149.5 (PS3.3 C.11.2.1.2.1)
+    np.testing.assert_allclose(
+        series.shown(np.array([-2000, -1349.5, -600, 149.5, 3000]), 0), [0, 0, 0.5, 1, 1], atol=1e-3
+    )
+    least, most = SMALL.values[2].min(), SMALL.values[2].max()
+    np.testing.assert_allclose(nifti.shown(np.array([least, (least + most) / 2, most, 4000]), 2), [0, 0.5, 1, 1])
+
+
+def test_padding_and_inverted_values(tmp_path):
+    def edit(dataset, z):
+        dataset.PixelPaddingValue, dataset.PhotometricInterpretation = 0, "MONOCHROME1"
+        pixels = np.frombuffer(dataset.PixelData, "<u2").reshape(48, 40).copy()
+        pixels[:2] = 0
+        dataset.PixelData = pixels.tobytes()
+
+    volume = read_volume(write_series(tmp_path / "series", SMALL, edit=edit))
+    inside = SMALL.values[1, 2:].clip(-1024)
+    padded = inside == -1024
+    values = volume.slice(1)
+    np.testing.assert_array_equal(values[2:][~padded], -inside[~padded])  # more is brighter
+    assert (values[:2] == -inside[~padded].max()).all()
+    shown = volume.shown(values, 1)
+    assert shown[:2].max() == shown.min()  # padding is the darkest
+
+
+def test_what_is_no_volume(tmp_path):
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "note.txt").write_text("none")
+    single = write_series(tmp_path / "one", ONE)
+
+    def radiograph(dataset, z):
+        del dataset.ImagePositionPatient, dataset.ImageOrientationPatient
+        dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
+
+    pictures = write_series(tmp_path / "radiographs", SMALL, edit=radiograph)
+    for path in (tmp_path / "text", next(single.iterdir()), pictures, tmp_path / "text" / "note.txt", tmp_path / "no"):
+        assert not is_volume(path), path
+
+
+def _set(**values):
+    def edit(dataset, z):
+        if z == 2:
+            for keyword, value in values.items():
+                setattr(dataset, keyword, value)
+
+    return edit
+
+
+def _without(keyword):
+    def edit(dataset, z):
+        delattr(dataset, keyword)
+
+    return edit
+
+
+def _tilted(dataset, z):
+    x, y, place = dataset.ImagePositionPatient
+    dataset.ImagePositionPatient = [x, float(y) + 0.5 * z, place]
+
+
+def _shifted(dataset, z):
+    dataset.ImagePositionPatient = positions(5, 2.5)[1 if z == 2 else z].tolist()
+
+
+WRONG_SERIES = {
+    "missing slice": (lambda d, z: setattr(d, "Rows", d.Rows), "5 mm: slices are missing"),
+    "two series": (_set(SeriesInstanceUID="1.2.3"), r"one DICOM series, but holds .*1\.2\.3.*folder of its own"),
+    "duplicate": (_shifted, "leave out duplicates"),
+    "gantry tilt": (_tilted, "tilted gantry: resample"),
+    "other orientation": (_set(ImageOrientationPatient=[1, 0, 0, 0, 0, 1]), "agree in orientation"),
+    "other spacing": (_set(PixelSpacing=[1.2, 0.9]), "agree in spacing"),
+    "no position": (_without("ImagePositionPatient"), "`ImagePositionPatient` of .* is missing"),
+    "no orientation": (_without("ImageOrientationPatient"), "`ImageOrientationPatient` of .* is missing"),
+    "no spacing": (_without("PixelSpacing"), "`PixelSpacing` of .* is missing"),
+    "orientation of 5": (_set(ImageOrientationPatient=[1, 0, 0, 0, 1]), "must be 6 finite numbers"),
+    "skewed axes": (
+        lambda d, z: setattr(d, "ImageOrientationPatient", [1, 0, 0, 0.6, 0.8, 0]),
+        "axes of .* must be at right angles",
+    ),
+    "spacing of 0": (lambda d, z: setattr(d, "PixelSpacing", [0, 0]), "spacing of .* must be positive"),
+    "colour": (lambda d, z: setattr(d, "PhotometricInterpretation", "RGB"), "must be grey"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_SERIES)
+def test_series_that_cannot_be_used(case, tmp_path):
+    edit, message = WRONG_SERIES[case]
+    folder = write_series(tmp_path / "series", SMALL, edit=edit)
+    if case == "missing slice":
+        (folder / "slice-003.dcm").unlink()
+    with pytest.raises(ValueError, match=message) as caught:
+        read_volume(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_slices_of_another_size(tmp_path):
+    folder = write_series(tmp_path / "series", SMALL)
+    uid = read_volume(folder).uid
+    write_series(tmp_path / "other", Chest(SMALL.values[:, :24], None, None, SMALL.spacing), uid=uid)
+    next((tmp_path / "other").glob("*005.dcm")).rename(folder / "slice-005.dcm")
+    with pytest.raises(ValueError, match="agree in size"):
+        read_volume(folder)
+
+
+def test_enhanced_files_of_one_frame_are_a_series(tmp_path):
+    (tmp_path / "series").mkdir()
+    for z in range(5):
+        write_multiframe(tmp_path / f"{z}.dcm", SMALL, OBLIQUE)
+        dataset = pydicom.dcmread(tmp_path / f"{z}.dcm")
+        dataset.NumberOfFrames, dataset.SeriesInstanceUID, dataset.SOPInstanceUID = 1, "1.2.3", generate_uid()
+        dataset.PerFrameFunctionalGroupsSequence = dataset.PerFrameFunctionalGroupsSequence[z : z + 1]
+        dataset.PixelData = dataset.PixelData[z * 48 * 40 * 2 : (z + 1) * 48 * 40 * 2]
+        dataset.save_as(tmp_path / "series" / f"{4 - z}.dcm")
+    volume = read_volume(tmp_path / "series")
+    assert volume.shape == (5, 48, 40) and volume.uid == "1.2.3"
+    np.testing.assert_array_equal(volume.slice(3), SMALL.values[3].clip(-1024))
+    np.testing.assert_allclose(volume.origin, positions(5, 2.5, OBLIQUE)[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("damage", ("cut", "value"))
+def test_damage_names_the_file(damage, tmp_path):
+    folder = write_series(tmp_path / "series", SMALL)
+    file = folder / "slice-003.dcm"
+    data = file.read_bytes()
+    if damage == "cut":
+        file.write_bytes(data[:-500])
+        volume = read_volume(folder)  # the header is whole
+        with pytest.raises(ValueError, match="series"):
+            volume.slice(2)
+    else:
+        file.write_bytes(data.replace(b"DS", b"FD"))
+        with pytest.raises(ValueError, match="series"):
+            read_volume(folder)
+
+
+def test_a_single_slice_without_thickness(tmp_path):
+    folder = write_series(tmp_path / "series", ONE, edit=_without("SliceThickness"))
+    with pytest.raises(ValueError, match="`SliceThickness` of .*series must be given"):
+        read_volume(folder)
+
+
+def test_frames_of_a_film_are_no_volume(tmp_path):
+    path = write_multiframe(tmp_path / "film.dcm", SMALL)
+    dataset = pydicom.dcmread(path)
+    del dataset.PerFrameFunctionalGroupsSequence
+    dataset.save_as(path)
+    with pytest.raises(ValueError, match=r"film\.dcm .* frames of a film are no volume"):
+        read_volume(path)
+
+
+def _itk(array: np.ndarray, path, vector: bool = False):
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(array, isVector=vector), path)
+    return path
+
+
+def _nifti_bytes(path, edits: dict[int, bytes], length: int | None = None):
+    write_itk(path, SMALL)
+    data = bytearray(path.read_bytes())
+    for offset, value in edits.items():
+        data[offset : offset + len(value)] = value
+    path.write_bytes(bytes(data[:length]))
+    return path
+
+
+def _header_without(path, *words: str):
+    """A text header without the lines that hold these words; the voxels stay."""
+    write_itk(path, SMALL)
+    head, separator, voxels = path.read_bytes().partition(b"\n\n" if path.suffix == ".nrrd" else b"ElementDataFile")
+    lines = [line for line in head.split(b"\n") if not any(word.encode() in line for word in words)]
+    path.write_bytes(b"\n".join(lines) + (b"" if path.suffix == ".nrrd" else b"\n") + separator + voxels)
+    return path
+
+
+def _text(path):
+    path.write_text("no volume")
+    return path
+
+
+WRONG_FILES = {
+    "4 dimensions": (lambda f: _itk(np.zeros((2, 3, 4, 5), np.int16), f / "a.nii"), "4th dimension, such as time"),
+    "2 dimensions": (lambda f: _itk(np.zeros((4, 5), np.int16), f / "a.mha"), "single plane"),
+    "colour": (lambda f: _itk(np.zeros((3, 4, 5, 3), np.uint8), f / "a.nrrd", True), "must be grey"),
+    "NIfTI without forms": (lambda f: _nifti_bytes(f / "a.nii", {252: bytes(4)}), "neither qform nor sform"),
+    "NIfTI without spacing": (lambda f: _nifti_bytes(f / "a.nii", {80: bytes(12)}), "must say its spacing in mm"),
+    "NIfTI of infinite spacing": (lambda f: _nifti_bytes(f / "a.nii", {84: b"\0\0\x80\x7f"}), "must say its spacing"),
+    "NIfTI that contradicts itself": (
+        lambda f: _nifti_bytes(f / "a.nii", {84: b"\0\0\x80\x40"}),
+        "0.8 x 4 x 2.5 mm and",
+    ),
+    "NIfTI cut short": (lambda f: _nifti_bytes(f / "a.nii", {}, 200), "can be read"),
+    "NRRD without spacing": (
+        lambda f: _header_without(f / "a.nrrd", "space directions", "space:", "space origin", "kinds"),
+        "must say its spacing in mm",
+    ),
+    "MetaImage without spacing": (
+        lambda f: _header_without(f / "a.mha", "ElementSpacing"),
+        "must say its spacing in mm",
+    ),
+    "no volume": (lambda f: _text(f / "a.nrrd"), "can be read"),
+    "missing": (lambda f: f / "a.nii.gz", "can be read"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_FILES)
+def test_files_that_cannot_be_used(case, tmp_path):
+    make, message = WRONG_FILES[case]
+    path = make(tmp_path)
+    with pytest.raises(ValueError, match=message) as caught:
+        read_volume(path)
+    assert str(path) in str(caught.value)
+
+
+def test_voxels_that_are_not_finite(tmp_path):
+    values = SMALL.values.astype(np.float32)
+    values[2, 3, 4] = np.nan
+    volume = read_volume(write_itk(tmp_path / "a.mha", SMALL._replace(values=values)))
+    with pytest.raises(ValueError, match=r"Slice 2 of .*a\.mha must hold finite values"):
+        volume.slice(2)
+
+
+def test_uid_is_the_series_or_the_name(tmp_path):
+    uid = generate_uid()
+    assert read_volume(write_series(tmp_path / "series", SMALL, uid=uid)).uid == uid
+    assert read_volume(write_itk(tmp_path / "1.3.6.1.mhd", SMALL)).uid == "1.3.6.1"
+    assert read_volume(write_itk(tmp_path / "a.b.nii.gz", SMALL)).uid == "a.b"
