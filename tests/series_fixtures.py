@@ -10,6 +10,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 from scipy.ndimage import gaussian_filter
 
+from medseglatdiff.pipeline.finding import FindingResult
+
 AXIAL = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))  # directions of a row and of a column, as ImageOrientationPatient has them
 OBLIQUE = ((0.8, 0.6, 0.0), (-0.36, 0.48, 0.8))
 UPSIDE_DOWN = ((1.0, 0.0, 0.0), (0.0, -1.0, 0.0))  # slices go from head to feet
@@ -181,3 +183,14 @@ def write_itk(path: Path, chest: Chest, orientation=AXIAL) -> Path:
 def datasets(folder: Path) -> list[Dataset]:
     """Of a series, by the names of its files."""
     return [pydicom.dcmread(path) for path in sorted(folder.iterdir())]
+
+
+def finding_in(volume, slices: int = 3) -> FindingResult:
+    """Hypotheses that differ on every slice and overlap, without symmetry: no flip leaves them as they are."""
+    rng = np.random.default_rng(0)
+    masks = rng.random((3, min(slices, volume.shape[0]), 12, 9)) < 0.4
+    masks[:, :, 0, 0] = True
+    share = masks.mean(axis=0, dtype=np.float32)
+    offset = (2 if volume.shape[0] > 1 else 0, 10, 6)  # slice, row, column
+    spacing = tuple(volume.spacing[::-1].tolist())
+    return FindingResult(volume.uid, (9.0, 14.0, 3.0), offset, spacing, masks, share, share, share >= 0.5, 0.5)
