@@ -10,14 +10,8 @@ from .. import __version__
 from ..data.files import replacing
 from ..data.volumes import Volume
 from .finding import FindingResult
+from .finding_codes import FINDINGS
 
-# What a checkpoint's `finding` may be -> SNOMED CT code and meaning (PS3.16, CID 7159 and its like)
-FINDINGS = {
-    None: ("52988006", "Lesion"),
-    "nodule": ("27925004", "Nodule"),
-    "polyp": ("41329004", "Polyp"),
-    "skin lesion": ("95324001", "Skin lesion"),
-}
 # What is copied of the patient and the study: the attributes that PS3.3 demands there (types 1 and 2), but for who
 # referred the patient and the order's number, which stay empty (type 2), as do those that the source lacks
 IDENTITY = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID")

@@ -49,6 +49,8 @@ class MedSegLatDiffPipeline(SamplerMixin, CheckedPipeline):
             without a region is warned about.
         pixel_size (`float`, *optional*): side of a pixel of these crops in mm, where they all had one: points then
             show as many mm in images whose spacing is known.
+        finding (`str`, *optional*): what the masks outline, for the codes of DICOM Segmentation: `"nodule"`,
+            `"polyp"` or `"skin lesion"`; a lesion of any kind if `None`.
     """
 
     model_cpu_offload_seq = "image_encoder->unet->mask_vae"
@@ -71,6 +73,7 @@ class MedSegLatDiffPipeline(SamplerMixin, CheckedPipeline):
         calibration: dict | None = None,
         region_size: int | None = None,
         pixel_size: float | None = None,
+        finding: str | None = None,
     ):
         super().__init__()
         settings = dict(
@@ -86,6 +89,7 @@ class MedSegLatDiffPipeline(SamplerMixin, CheckedPipeline):
             calibration=calibration,
             region_size=region_size,
             pixel_size=pixel_size,
+            finding=finding,
         )
         check_settings(settings)
         check_components(image_encoder, mask_vae, unet, scheduler, settings)
