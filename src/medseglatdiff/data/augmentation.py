@@ -95,5 +95,5 @@ def random_affine(
     matrix = affine_matrix(
         by["zoom"].exp(), (by["aspect"] / 2).exp(), by["angle"] * math.pi / 2, by["right"], by["down"]
     )
-    grid = F.affine_grid(matrix.to(planes.device), planes.shape, align_corners=False)  # [B, S, S, 2]
+    grid = F.affine_grid(matrix.to(planes.device), list(planes.shape), align_corners=False)  # [B, S, S, 2]
     return F.grid_sample(planes, grid, padding_mode="reflection", align_corners=False)  # [B, N, S, S]

@@ -26,12 +26,12 @@ def draw_batch(
     Returns:
         images in [-1, 1], float32 `(B, C, S, S)`, and labels, int64 `(B, S, S)`, on `device`.
     """
-    labels = []
+    drawn = []
     for row, generator in zip(rows, generators, strict=True):
         raters = split.raters(row)  # [R, S, S]
         rater = torch.randint(len(raters), (), generator=generator)
-        labels.append(raters[rater] if target == "random_rater" else split.consensus(row))  # [S, S]
-    images, labels = augmented(split, rows, torch.stack(labels)[:, None], generators, augmentation, device)
+        drawn.append(raters[rater] if target == "random_rater" else split.consensus(row))  # [S, S]
+    images, labels = augmented(split, rows, torch.stack(drawn)[:, None], generators, augmentation, device)
     return images, labels[:, 0]  # [B, C, S, S], [B, S, S]
 
 
@@ -91,7 +91,13 @@ def augmented(
         return random_colours(images, augmentation, generators, statistics), labels
 
 
-def moved(images, labels, num_classes, augmentation, generators) -> tuple[torch.Tensor, torch.Tensor]:
+def moved(
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    num_classes: int,
+    augmentation: Augmentation,
+    generators: Sequence[torch.Generator],
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Images `(B, C, S, S)` and labels `(B, R, S, S)` under one random affine map; a pixel has the label that most of
     it has."""
     marked = one_hot(labels.flatten(0, 1), num_classes)[:, 1:]  # [B * R, K, S, S]

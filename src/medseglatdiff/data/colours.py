@@ -22,8 +22,8 @@ def random_colours(
     """Images, float32 `(B, C, S, S)` in [-1, 1], in another light; grey ones have no colours to change.
 
     Args:
-        statistics: means and standard deviations of another image's channels for each sample, `(B, C)` each, if any
-            are to be exchanged.
+        statistics: for each sample the means and standard deviations of another image's channels, `(B, C)` each;
+            `None` exchanges none.
     """
     # 1. what is random: [B, 1, 1, 1] each, in [-1, 1] around no change, or in [0, 1) where it is a share
     drawn = draw(generators, *LIGHT, *COLOURS)
@@ -32,7 +32,7 @@ def random_colours(
     chosen = {name: drawn[name] < getattr(augmentation, name) for name in ("exchange", "greying", "blur")}
     # 2. colours; light is 0 at -1
     if images.shape[1] == 3:
-        if augmentation.exchange:
+        if statistics is not None:
             mean, std = (value.to(images.device)[:, :, None, None] for value in statistics)  # [B, C, 1, 1]
             images = torch.where(chosen["exchange"], with_statistics(images, mean, std), images)  # [B, C, S, S]
         saturation = (1 + change["saturation"]) * ~chosen["greying"]  # [B, 1, 1, 1]
@@ -73,10 +73,9 @@ def turned_colours(images: torch.Tensor, saturation: torch.Tensor, angle: torch.
     With P the projection on the grey axis and K the cross product with it: P + s (cos a (1 - P) + sin a K)
     (Rodrigues' formula).
     """
-    like = dict(dtype=images.dtype, device=images.device)
-    grey = torch.full((3, 3), 1 / 3, **like)
-    cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], **like) / math.sqrt(3)
-    chroma = torch.eye(3, **like) - grey  # [3, 3]
+    grey = images.new_full((3, 3), 1 / 3)
+    cross = images.new_tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)  # [3, 3]
+    chroma = torch.eye(3, dtype=images.dtype, device=images.device) - grey  # [3, 3]
     saturation, angle = saturation[:, None, None], angle[:, None, None]
     matrix = grey + saturation * (angle.cos() * chroma + angle.sin() * cross)  # [B, 3, 3]
     return torch.einsum("bij,bjhw->bihw", matrix, images)

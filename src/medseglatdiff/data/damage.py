@@ -9,6 +9,7 @@ import io
 import zlib
 
 import PIL.Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from .jpeg_scan import refuse_cut_jpeg
 from .limits import unpacked_size, unreadable
@@ -37,14 +38,14 @@ def refuse_damage(file, image: PIL.Image.Image, name: str):
     """
     if image.format == "PNG":
         PIL.Image.open(file).verify()
-    elif image.format == "TIFF":
+    elif isinstance(image, TiffImageFile):
         _refuse_bad_strips(file, image, name)
     elif image.format in ("JPEG", "MPO"):
         file.seek(0)
         refuse_cut_jpeg(file.read(), name)
 
 
-def _refuse_bad_strips(file, image: PIL.Image.Image, name: str):
+def _refuse_bad_strips(file, image: TiffImageFile, name: str):
     tags = image.tag_v2
     offsets, counts = (next((tags[tag] for tag in kinds if tag in tags), ()) for kinds in (OFFSETS, COUNTS))
     if not counts:
@@ -63,7 +64,7 @@ def _refuse_bad_strips(file, image: PIL.Image.Image, name: str):
                 raise unreadable(name, f"a strip of it is damaged: {error}") from error
 
 
-def _strips_needed(tags) -> int:
+def _strips_needed(tags: ImageFileDirectory_v2) -> int:
     width, length = tags[WIDTH], tags[LENGTH]
     if TILE_WIDTH in tags:
         planes = -(-width // tags[TILE_WIDTH]) * -(-length // tags[TILE_LENGTH])

@@ -60,7 +60,9 @@ def _read(dataset, name: str, stretch: bool, frame: int | None) -> np.ndarray:
     rows, columns = (int(one_number(dataset, keyword, name, default=0)) for keyword in ("Rows", "Columns"))
     check_size(rows, columns, name)
     stored_bits, high_bit = (one_number(dataset, keyword, name) for keyword in ("BitsStored", "HighBit"))
-    if None not in (stored_bits, high_bit) and high_bit != stored_bits - 1:
+    if stored_bits is None:
+        raise BadImage(f"`BitsStored` must be a number, but {name} has none.")
+    if high_bit is not None and high_bit != stored_bits - 1:
         raise BadImage(f"`HighBit` must be BitsStored - 1, but {name} has {high_bit:g} and {stored_bits:g}.")
     # 2. colour
     stored = decode_frame(dataset, index, name)  # [H, W] or [H, W, 3]

@@ -6,6 +6,7 @@ hold more entries than their bits count (`apply_modality_lut` and `apply_voi` in
 """
 
 import math
+from typing import overload
 
 import numpy as np
 
@@ -67,6 +68,14 @@ def numbers(header, keyword: str, name: str, finite: bool = True) -> list[float]
     if finite and not all(map(math.isfinite, found)):
         raise BadImage(f"`{keyword}` must hold finite numbers, but that of {name} is {found}.")
     return found
+
+
+@overload
+def one_number(header, keyword: str, name: str, default: float) -> float: ...
+
+
+@overload
+def one_number(header, keyword: str, name: str, default: None = None) -> float | None: ...
 
 
 def one_number(header, keyword: str, name: str, default: float | None = None) -> float | None:

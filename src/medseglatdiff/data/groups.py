@@ -7,6 +7,16 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text.
+
+    >>> sorted(word_set("train val train"))
+    ['train', 'val']
+    """
+    return frozenset(text.split())
+
+
 SPLITS = ("train", "validation", "test")
 WORDS_OF_SPLITS = {
     "train": ("train", "training", "trainset"),
@@ -14,10 +24,9 @@ WORDS_OF_SPLITS = {
     "test": ("test", "tests", "testing", "testset"),
 }
 SPLIT_OF_WORD = {word: split for split, words in WORDS_OF_SPLITS.items() for word in words}
-FILLERS = "set sets data dataset split part subset images image imgs img masks mask list files ids"
+FILLERS = word_set("set sets data dataset split part subset images image imgs img masks mask list files ids")
 # "dev" is for training in medicine and for validation elsewhere; "eval" is either validation or test
-UNCLEAR = "dev devset development eval evaluation fold folds kfold cv trainval holdout heldout split splits"
-FILLERS, UNCLEAR = frozenset(FILLERS.split()), frozenset(UNCLEAR.split())
+UNCLEAR = word_set("dev devset development eval evaluation fold folds kfold cv trainval holdout heldout split splits")
 WORD = re.compile(r"[^\W\d_]+?(?=[A-Z][a-z]|[\W\d_]|$)")
 TOKEN = re.compile(r"[^\W_]+")
 TWO_NUMBERED_WORDS = re.compile(r"([^\W\d_]+\d+)([^\W\d_]+\d+)")  # p3t1

@@ -87,7 +87,9 @@ def _refuse_cut_scan(data: bytes, frame: Frame, name: str):
 
 def read_frame(data: bytes) -> Frame | None:
     """The headers of the first picture; `None` for what cannot be followed, and for other processes than Huffman's."""
-    position, interval, frame, scans = 2, 0, None, []
+    position, interval = 2, 0
+    frame: Frame | None = None
+    scans: list[Scan] = []
     while match := re.compile(rb"\xff+([^\x00\xff])").search(data, position):
         marker, position = match[1][0], match.end()
         if marker == EOI:
@@ -112,8 +114,9 @@ def read_frame(data: bytes) -> Frame | None:
             stop = end.start() if end else len(data)
             scans.append(Scan(body[1:-3:2], body[-3], body[-2], body[-1] & 15, position, stop))
             position = stop
-    valid = frame and scans and frame.height and frame.width and all(0 not in s for s in frame.sampling.values())
-    return frame._replace(interval=interval) if valid else None
+    if not frame or not scans or 0 in (frame.height, frame.width, *(n for s in frame.sampling.values() for n in s)):
+        return None
+    return frame._replace(interval=interval)
 
 
 def _all_sent(frame: Frame) -> bool:

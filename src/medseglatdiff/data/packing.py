@@ -11,7 +11,7 @@ its masks. No byte of an image is encoded anew, and nothing in it is ever execut
 import argparse
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ def is_packed(dataset: str) -> bool:
     return Path(dataset).suffix == SUFFIX
 
 
-class PackedRows(Sequence):
+class PackedRows:
     """The rows of a split, decoded as they are asked for, by the column contract.
 
     Args:
@@ -50,6 +50,9 @@ class PackedRows(Sequence):
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __iter__(self) -> Iterator[dict]:
+        return map(self.__getitem__, range(len(self)))
 
     def __getitem__(self, index: int) -> dict:
         row = self.rows[index]

@@ -141,7 +141,7 @@ def _lung_view(rng: np.random.Generator, patch: np.ndarray, size: int) -> tuple[
     top, left = (np.array([y, x]) + size - size // 2 + rng.integers(-size // 16, size // 16 + 1, 2)).tolist()
     place = np.zeros_like(patch, dtype=bool)
     place[y + size, x + size] = True
-    turns, flip = rng.integers(4), slice(None, None, -1 if rng.random() < 0.5 else 1)
+    turns, flip = int(rng.integers(4)), slice(None, None, -1 if rng.random() < 0.5 else 1)
     view, place = (np.rot90(a[top : top + size, left : left + size], turns)[:, flip] for a in (patch, place))
     return view.copy(), tuple(np.argwhere(place)[0])
 

@@ -4,6 +4,7 @@ import numpy as np
 import PIL.ExifTags
 import PIL.Image
 from PIL.Image import Transpose
+from PIL.TiffImagePlugin import TiffImageFile
 
 from .damage import refuse_damage
 from .limits import BadImage, check_size, name_of, open_regular, unreadable
@@ -80,7 +81,7 @@ def from_pil(image: PIL.Image.Image, frame: int | None = None, name: str = "it")
     try:
         frames = 1 if image.format == "MPO" and frame is None else getattr(image, "n_frames", 1)
         _choose(image, frame, frames, name)
-        if image.format == "TIFF":
+        if isinstance(image, TiffImageFile):
             orientation = image.tag_v2.get(PIL.ExifTags.Base.Orientation, 1)
             white_is_zero = image.tag_v2.get(PIL.ExifTags.Base.PhotometricInterpretation) == WHITE_IS_ZERO
         image.load()
@@ -113,7 +114,7 @@ def _values(image: PIL.Image.Image, white_is_zero: bool, name: str) -> np.ndarra
         clear = False
         if image.has_transparency_data:
             with_alpha = image.convert("RGBA")
-            clear = with_alpha.getchannel("A").getextrema()[0] < 255
+            clear = np.asarray(with_alpha.getchannel("A")).min() < 255
             image = with_alpha if target == "RGB" else image
         array = np.asarray(image if image.mode == target else image.convert(target))  # [H, W] or [H, W, 3]
     if clear:

@@ -1,0 +1,73 @@
+"""An imagefolder of `datasets` with a metadata table, as rows by the column contract."""
+
+from pathlib import PurePath
+
+import PIL.ExifTags
+import PIL.Image
+
+from .groups import guess_groups, names_below
+
+
+def by_contract(splits: dict) -> dict:
+    """An imagefolder with a metadata table, as `medseglatdiff dataset folder` reads it.
+
+    Its `mask_file_names` are the masks. A row without `image_id` has its file's name; one without `group_id` belongs
+    to the group that its subfolder or file name says (`guess_groups`), else it is a group of its own. Where the table
+    names a row's `split`, that counts.
+
+    Raises:
+        ValueError: if a group lies in several splits, or subfolders may be patients or classes.
+    """
+    from datasets import Image, concatenate_datasets
+
+    rows = concatenate_datasets(list(splits.values()))
+    if "mask" in rows.column_names:
+        rows = rows.rename_column("mask", "masks")
+    files = [file["path"] for file in rows.cast_column("image", Image(decode=False))["image"]]
+    for file in files:
+        _check_upright(file)
+    rows = _filled(rows, "split", [name for name, part in splits.items() for _ in range(len(part))])
+    names = names_below(files)
+    stems = [PurePath(file).stem for file in files]
+    keys = list(zip(rows["split"], stems, strict=True))
+    rows = _filled(rows, "image_id", stems if len(set(keys)) == len(keys) else names)
+    given = rows["group_id"] if "group_id" in rows.column_names else [None] * len(rows)
+    unnamed = [index for index, group in enumerate(given) if group is None]
+    groups, _ = guess_groups([names[index] for index in unnamed])
+    guessed = dict(zip(unnamed, groups, strict=True))
+    rows = _filled(rows, "group_id", [guessed.get(index) or own for index, own in enumerate(rows["image_id"])])
+    _refuse_crossing(rows["group_id"], rows["split"], {index for index, group in guessed.items() if group is None})
+    named = rows["split"]
+    return {
+        name: rows.select([index for index, own in enumerate(named) if own == name]) for name in dict.fromkeys(named)
+    }
+
+
+def _refuse_crossing(groups: list[str], splits: list[str], on_their_own: set[int]):
+    """No group lies in two splits; images that are groups of their own may have one name in several splits."""
+    where: dict[str, str] = {}
+    for index, (group, split) in enumerate(zip(groups, splits, strict=True)):
+        if index not in on_their_own and where.setdefault(group, split) != split:
+            raise ValueError(
+                f"`dataset` must hold each group in one split, but {group!r} lies in {where[group]} and {split}: "
+                "name patients or sequences in the column `group_id`."
+            )
+
+
+def _filled(rows, name: str, defaults: list[str]):
+    """The rows with a column `name` in which `defaults` stand where there was no value."""
+    if name not in rows.column_names:
+        return rows.add_column(name, list(defaults))
+    values = [default if own is None else own for own, default in zip(rows[name], defaults, strict=True)]
+    return rows.remove_columns(name).add_column(name, values)
+
+
+def _check_upright(file: str):
+    """`datasets` turns an image by its EXIF orientation; its masks stay as they are, and so do images at inference."""
+    with PIL.Image.open(file) as image:
+        orientation = image.getexif().get(PIL.ExifTags.Base.Orientation, 1)
+    if orientation != 1:
+        raise ValueError(
+            f"`dataset` must hold images without an EXIF orientation, but {PurePath(file).name} has {orientation}: "
+            "dataset_scripts/folder.py stores such images as their pixels lie."
+        )
