@@ -60,14 +60,14 @@ def group_interval(
     # 1. the standard error
     value = statistic(np.ones(len(members), bool))
     left_out = np.array([statistic(members != index) for index in range(len(names))])  # [G]
-    error = math.sqrt((len(names) - 1) / len(names) * ((left_out - value) ** 2).sum())
+    deviation = math.sqrt((len(names) - 1) / len(names) * ((left_out - value) ** 2).sum())
     low, high = bounds
-    if not (1e-12 < error < math.inf and low < value < high):
+    if not (1e-12 < deviation < math.inf and low < value < high):
         return None
     # 2. the degrees of freedom
     shares = np.bincount(members, weights)  # [G]
     freedom = max(1.0, shares.sum() ** 2 / (shares**2).sum() - 1)
-    reach = t.ppf(0.975, freedom) * error
+    reach = t.ppf(0.975, freedom) * deviation
     # 3. the scale
     if math.isinf(low):
         return float(value - reach), float(value + reach)
