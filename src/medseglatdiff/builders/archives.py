@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import hashlib
+import io
 import lzma
 import re
 import stat
@@ -10,7 +11,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -19,8 +20,11 @@ from ..data.groups import plain_name
 MAX_MEMBER_BYTES = 4 * 2**30
 MAX_RATIO = 200  # unpacked bytes per packed byte, over the whole archive; photographs and masks stay below 20
 SMALL_BYTES = 100 * 2**20  # archives that unpack to less than this are no bombs, whatever their ratio
-COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}  # by a file's first bytes
+Opener = Callable[[Path], io.BufferedIOBase]
+# by the first bytes of a file
+COMPRESSED: dict[bytes, Opener] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 DAMAGES = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
+Reader = Callable[[], bytes]
 JUNK = re.compile(  # what desktops and network drives leave behind, and a build that runs or was killed
     r"__macosx|\.ds_store|\._.*|\.appledouble|\.spotlight-v100|\.trashes|\.fseventsd|icon\r|thumbs\.db|ehthumbs\.db"
     r"|desktop\.ini|\$recycle\.bin|system volume information|@eadir|\.directory|\.ipynb_checkpoints|\.git"
@@ -52,7 +56,7 @@ class Source:
     def __init__(self, paths: Iterable[str | Path]):
         self.paths = [Path(path) for path in paths]
         self.names = sorted(name for name in self._readers if not _is_junk(name))
-        self._spelled = {}
+        self._spelled: dict[str, str] = {}
         for name in self.names:
             twin = self._spelled.setdefault(plain_name(name), name)
             if twin != name:
@@ -62,8 +66,8 @@ class Source:
         return {key: value for key, value in vars(self).items() if key != "_readers"}
 
     @cached_property
-    def _readers(self) -> dict:
-        readers = {}
+    def _readers(self) -> dict[str, Reader]:
+        readers: dict[str, Reader] = {}
         for path in self.paths:
             for name, reader in _readers(path).items():
                 if name in readers:
@@ -102,7 +106,7 @@ def _is_junk(name: str) -> bool:
     return any(map(JUNK.fullmatch, name.split("/")))
 
 
-def _readers(path: Path) -> dict:
+def _readers(path: Path) -> dict[str, Reader]:
     if path.is_dir():
         return _folder_readers(path)
     if not path.is_file():
@@ -119,7 +123,7 @@ def _readers(path: Path) -> dict:
     return {path.name: path.read_bytes}
 
 
-def _folder_readers(folder: Path) -> dict:
+def _folder_readers(folder: Path) -> dict[str, Reader]:
     folder = folder.resolve()
     paths = [path for path in folder.rglob("*") if not _is_junk(path.relative_to(folder).as_posix())]
     odd = [path for path in paths if path.is_symlink() or not (path.is_dir() or path.is_file())]
@@ -129,7 +133,7 @@ def _folder_readers(folder: Path) -> dict:
     return {path.relative_to(folder.parent).as_posix(): path.read_bytes for path in paths if path.is_file()}
 
 
-def _zip_readers(path: Path) -> dict:
+def _zip_readers(path: Path) -> dict[str, Reader]:
     archive = zipfile.ZipFile(path)
     members = [member for member in archive.infolist() if not member.is_dir()]
     for member in members:
@@ -139,14 +143,21 @@ def _zip_readers(path: Path) -> dict:
     return {member.filename: partial(archive.read, member) for member in members}
 
 
-def _tar_readers(path: Path) -> dict:
+def _tar_readers(path: Path) -> dict[str, Reader]:
     archive = _open_tar(path)
     members = [member for member in archive.getmembers() if not member.isdir()]
     for member in members:
         if not member.isfile():
             raise ValueError(f"{path.name} holds a link or a device, which is refused: {member.name!r}")
     _check(path, [(member.name, member.size) for member in members])
-    return {member.name.removeprefix("./"): lambda m=member: archive.extractfile(m).read() for member in members}
+    return {member.name.removeprefix("./"): partial(_read_member, archive, member) for member in members}
+
+
+def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    if file is None:
+        raise tarfile.ReadError(f"{member.name!r} is not a file")
+    return file.read()
 
 
 def _open_tar(path: Path) -> tarfile.TarFile:

@@ -11,7 +11,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,25 +20,13 @@ from tqdm import tqdm
 from ..data.groups import SPLITS
 from .archives import Source, printable
 from .output_folder import new_folder
-from .picture_files import BadFile, Picture
+from .picture_files import BadFile, Row
 from .report import Report, contact_sheet
 from .shards import ShardWriter, write_card
 from .workers import outcomes
 
 __all__ = ["SPLITS", "Row", "build", "new_folder", "parser", "positive", "provenance", "push", "split_of"]
 NO_PART_OF_THE_DATA = ("builder", "sources", "out", "overwrite", "num_workers", "push_to_hub")  # options
-
-
-@dataclass
-class Row:
-    """One row by the data contract; `dropped` names the reason why it is left out of the data set, if it is."""
-
-    image: Picture
-    masks: list[Picture]
-    image_id: str
-    group_id: str
-    split: str
-    dropped: str = ""
 
 
 def split_of(group_id: str) -> str:
@@ -157,7 +145,8 @@ def build(
         report.skip(name, strays[name] if isinstance(strays, Mapping) else "belongs to no image: misnamed?")
     with new_folder(args.out, args.overwrite) as folder, ShardWriter(folder / "data") as shards:
         # 1. rows
-        seen, rename = set(), Renaming() if args.anonymous_ids else None
+        rename = Renaming() if args.anonymous_ids else None
+        seen: set[str] = set()
         total = operator.length_hint(jobs) or None
         with closing(outcomes(jobs, make_rows, args.num_workers)) as results:
             for outcome in tqdm(results, total=total, desc=printable(args.out.name)):
@@ -200,7 +189,8 @@ class Renaming:
     """Numbers images and groups in the order in which they come."""
 
     def __init__(self):
-        self._groups, self._images = {}, 0
+        self._groups: dict[str, str] = {}
+        self._images = 0
 
     def __call__(self, row: Row) -> Row:
         self._images += 1

@@ -1,11 +1,12 @@
 """The command `dataset`: which builder, then that builder's own options; or `pack`, of what one has built."""
 
 import argparse
+from collections.abc import Callable
 
 from ..data import packing
 from . import cvc_clinicdb, folder, isic2018, lidc_idri, phantom
 
-BUILDERS = {
+BUILDERS: dict[str, Callable[[list[str]], object]] = {
     "phantom": phantom.main,
     "folder": folder.main,
     "lidc-idri": lidc_idri.main,
@@ -15,7 +16,7 @@ BUILDERS = {
 }
 
 
-def main(arguments: list[str] | None = None):
+def main(arguments: list[str]):
     """`medseglatdiff dataset BUILDER ...`."""
     parser = argparse.ArgumentParser(
         prog="medseglatdiff dataset",

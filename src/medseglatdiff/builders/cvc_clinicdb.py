@@ -12,8 +12,10 @@ from .build import Row, build, parser, provenance
 from .picture_files import read_mask, read_picture
 
 IMAGE = re.compile(r"(?P<folder>(?:.*/)?)Original/(?P<frame>\d+)\.(?P<kind>png|tiff?)")
-LAST_FRAMES = (25, 50, 67, 78, 103, 126, 151, 177, 199, 205, 227, 252, 277, 297, 317)
-LAST_FRAMES += (342, 363, 383, 408, 428, 447, 466, 478, 503, 528, 546, 571, 591, 612)
+LAST_FRAMES = (
+    *(25, 50, 67, 78, 103, 126, 151, 177, 199, 205, 227, 252, 277, 297, 317),
+    *(342, 363, 383, 408, 428, 447, 466, 478, 503, 528, 546, 571, 591, 612),
+)
 VALIDATION, TEST = (5, 13, 20), (2, 9, 14, 17, 25)  # sequences
 
 
@@ -76,7 +78,8 @@ def main(argv: list[str] | None = None) -> Path:
     args = options.parse_args(argv)
     source = Source(args.sources)
     jobs = cvc_jobs(source, args.split)
-    used, folders = {name for job in jobs for name in job[:2]}, {Path(job[i]).parent for job in jobs for i in (0, 1)}
+    used = {name for job in jobs for name in job[:2]}
+    folders = {Path(name).parent for name in used}
     strays = [name for name in source.names if Path(name).parent in folders and name not in used]
     leaks, rows = args.split == "frames", partial(cvc_rows, source)
     return build(args, "card_cvc_clinicdb.md", jobs, rows, provenance(args, source), strays, groups_may_cross=leaks)

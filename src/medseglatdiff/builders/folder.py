@@ -53,7 +53,7 @@ def _read_own_image(source: Source, name: str) -> Picture:
     """Its bytes, without metadata, if it is a grey, 16-bit grey or RGB PNG or JPEG, else the same pixels as PNG."""
     original = read_picture(source, name)
     with PIL.Image.open(io.BytesIO(original.data)) as image:
-        if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+        if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
             raise BadFile(name, "has transparent pixels: flatten it onto a background first")
         if image.mode.startswith("I;16"):
             return original if image.format == "PNG" else picture(original.pixels.astype(np.uint16), original.removed)

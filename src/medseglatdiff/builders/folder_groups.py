@@ -31,20 +31,21 @@ def with_groups(entries: list[Entry], args: argparse.Namespace) -> tuple[list[En
             lonely = entries[groups.index("")].image
             raise ValueError(f"`--group-from folder` needs every image in a subfolder, but {lonely!r} lies in none.")
         return _filled(entries, groups), "subfolders", []
-    unnamed = [entry for entry in entries if entry.group is None or args.group_from]
+    unnamed = [entry for entry in entries if not entry.group or args.group_from]
     if not unnamed:
         return entries, "`group_id` of the metadata", []
     names = [entry.name for entry in unnamed]
-    groups, taken = [None] * len(names), "each image on its own"
+    guessed: list[str | None] = [None] * len(names)
+    taken = "each image on its own"
     if args.group_from != "image":
         by_name = args.group_from == "name"
-        groups, taken = guess_groups([name.rpartition("/")[2] for name in names] if by_name else names)
-        if by_name and not any(groups):
+        guessed, taken = guess_groups([name.rpartition("/")[2] for name in names] if by_name else names)
+        if by_name and not any(guessed):
             raise ValueError("`--group-from name` needs names that share beginnings, as `patient03_slice12` does.")
-    warnings = [] if any(groups) else _doubts(names, args)
-    ids = iter(group or entry.image_id for group, entry in zip(groups, unnamed, strict=True))
+    warnings = [] if any(guessed) else _doubts(names, args)
+    ids = iter(group or entry.image_id for group, entry in zip(guessed, unnamed, strict=True))
     taken = taken if len(unnamed) == len(entries) else f"`group_id` of the metadata, and where it is missing {taken}"
-    named = [replace(entry, group=next(ids)) if entry.group is None or args.group_from else entry for entry in entries]
+    named = [replace(entry, group=next(ids)) if not entry.group or args.group_from else entry for entry in entries]
     return named, taken, warnings
 
 
@@ -122,7 +123,7 @@ def _shares(groups: set[str], fractions: list[float]) -> dict[str, str]:
 
 
 def _refuse_crossing(entries: list[Entry]):
-    where = defaultdict(set)
+    where: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         where[entry.group].add(entry.split)
     crossing = sorted(group for group, splits in where.items() if len(splits) > 1)

@@ -7,18 +7,23 @@ from pathlib import PurePosixPath
 
 import PIL.Image
 
-from ..data.groups import FILLERS, SPLIT_OF_WORD, name_words, plain_name, split_in_name
+from ..data.groups import FILLERS, SPLIT_OF_WORD, name_words, plain_name, split_in_name, word_set
 from .archives import Source
 
 IMAGE_FOLDERS, MASK_FOLDERS = ("images", "image"), ("masks", "mask")
-DOCUMENTS = """.txt .csv .tsv .json .jsonl .parquet .xml .md .rst .pdf .html .htm .yaml .yml .log .doc .docx .xls .xlsx
+DOCUMENTS = word_set(
+    """.txt .csv .tsv .json .jsonl .parquet .xml .md .rst .pdf .html .htm .yaml .yml .log .doc .docx .xls .xlsx
     .ods .rtf .py .ipynb .zip .sh"""
-MASK_WORDS = "mask masks segmentation seg label labels gt ground truth groundtruth annotation annotations manual"
-NOT_A_RATER = """left right lesion lesions tumor tumour nodule polyp lung liver organ background foreground edge edges
+)
+MASK_WORDS = word_set(
+    "mask masks segmentation seg label labels gt ground truth groundtruth annotation annotations manual"
+)
+NOT_A_RATER = word_set(
+    """left right lesion lesions tumor tumour nodule polyp lung liver organ background foreground edge edges
     boundary contour outline overlay preview vis visual color colour heatmap prob probability pred prediction predicted
     auto consensus majority mean average staple fused final old backup copy orig original raw instance instances edema
     core necrosis cup disc class"""
-DOCUMENTS, MASK_WORDS, NOT_A_RATER = (frozenset(text.split()) for text in (DOCUMENTS, MASK_WORDS, NOT_A_RATER))
+)
 READER = re.compile(r"(rater|reader|annotator|expert|observer|doctor|physician|radiologist|r)[_\-. ]?\d+", re.I)
 SUFFIX = re.compile(r"\.(?=[^.]*[a-z])[^./ ]{1,8}$", re.I)  # with a letter: ".5" may end a DICOM file's UID
 WAYS = (
@@ -37,16 +42,16 @@ class Entry:
         masks (`tuple[str, ...]`): the files.
         name (`str`): with subfolders, without suffix, without the folders that name a split or a kind of file.
         image_id (`str`): unique.
-        split (`str`, *optional*): where folders or tables name it.
-        group (`str`, *optional*): where a table names it.
+        split (`str`, *optional*): where folders or tables name it; empty elsewhere.
+        group (`str`, *optional*): where a table names it; empty elsewhere.
     """
 
     image: str
     masks: tuple[str, ...]
     name: str
     image_id: str
-    split: str | None = None
-    group: str | None = None
+    split: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,10 @@ def parallel_entries(source: Source) -> tuple[list[Entry], list[str], dict[str, 
     """
     places = [place for name in source.names if (place := _place(source, name))]
     images = [place for place in places if place.kind == "image"]
-    keys, bad, unclear, masks = {image.key for image in images}, {}, {}, {}
+    keys = {image.key for image in images}
+    bad: dict[str, str] = {}
+    unclear: dict[tuple, str] = {}
+    masks: dict[tuple, dict[str, str]] = {}
     # 1. whose mask is which
     for mask in (place for place in places if place.kind == "mask"):
         mask = mask if mask.key in keys else _with_rater_in_file_name(mask, keys)
@@ -100,7 +108,8 @@ def parallel_entries(source: Source) -> tuple[list[Entry], list[str], dict[str, 
             unclear[mask.key] = f"{mask.file} may be a rater's, or show one of several structures: {WAYS}"
         elif mask.rater in of_image:
             unclear[mask.key] = f"{mask.file} is a second mask by one rater beside {of_image[mask.rater]}"
-        of_image[mask.rater] = mask.file
+        if mask.rater is not None:
+            of_image[mask.rater] = mask.file
     # 2. the images whose masks are plain
     shared = len(os.path.commonprefix([image.above for image in images]))
     entries = []
@@ -121,23 +130,25 @@ def _entry(image: Place, masks: dict[str, str], shared: int) -> Entry:
     name = "/".join((*image.above[shared:], *image.below, image.stem))
     folder = PurePosixPath(image.file).parts
     expected = ("/".join((*folder[: _kind_at(folder[:-1])], "masks", *image.below, f"{image.stem}.png")),)
-    return Entry(image.file, files or expected, name, f"{image.split}/{name}" if image.split else name, image.split)
+    split = image.split or ""
+    return Entry(image.file, files or expected, name, f"{split}/{name}" if split else name, split)
 
 
 def _place(source: Source, file: str) -> Place | None:
     """What a file's name says; `None` for documents and files that lie in neither kind of folder."""
     *folders, name = PurePosixPath(plain_name(file)).parts
     at = _kind_at(folders)
-    if at is None or PurePosixPath(name).suffix.lower() in DOCUMENTS:
+    kind = kind_of_folder(folders[at]) if at is not None else None
+    if at is None or kind is None or PurePosixPath(name).suffix.lower() in DOCUMENTS:
         return None
     splits = [split_of_folder(folder, source, index) for index, folder in enumerate(folders)]
-    named = set(splits) - {None}
+    named = {split for split in splits if split}
     if len(named) > 1:
         raise ValueError(f"{file!r} lies in folders of several splits: {', '.join(sorted(named))}.")
     plain = [folder if split is None else None for folder, split in zip(folders, splits, strict=True)]
     above, below = (tuple(folder for folder in part if folder) for part in (plain[:at], plain[at + 1 :]))
     rater = _rater_of_folder(folders[at])
-    return Place(file, kind_of_folder(folders[at]), above, below, stem_of(file), named.pop() if named else None, rater)
+    return Place(file, kind, above, below, stem_of(file), named.pop() if named else None, rater)
 
 
 def _kind_at(folders) -> int | None:

@@ -15,8 +15,10 @@ FILE_COLUMNS = ("file_name", "image_file_name", "filename", "file", "image", "im
 NAME_COLUMNS = (*FILE_COLUMNS, "image_id", "name", "id")
 MASK_COLUMNS = ("mask_file_names", "mask_file_name", "masks_file_names", "masks", "mask")
 SPLIT_COLUMNS = ("split", "subset", "partition", "phase", "set", "fold")
-GROUP_COLUMNS = ("group_id", "group", "patient_id", "patientid", "patient", "subject_id", "subject", "case_id", "case")
-GROUP_COLUMNS += ("sequence_id", "sequence", "lesion_id", "series_id", "study_id")
+GROUP_COLUMNS = (
+    *("group_id", "group", "patient_id", "patientid", "patient", "subject_id", "subject", "case_id", "case"),
+    *("sequence_id", "sequence", "lesion_id", "series_id", "study_id"),
+)
 
 
 def metadata_entries(source: Source, beside_parallel_folders: bool) -> list[Entry]:
@@ -67,7 +69,7 @@ def _metadata_entry(
     of_folders = {named for index, part in parts if (named := split_of_folder(part, source, index))}
     if len(of_folders | {split} - {None}) > 1:
         raise ValueError(f"`split` is {split!r}, but the image lies in folders of {', '.join(sorted(of_folders))}")
-    of_folder = next(iter(of_folders), None)
+    of_folder = next(iter(of_folders), "")
     # 3. names
     own = SUFFIX.sub("", plain_name(file)).split("/")
     image_id = "/".join([*(part for part in above if split_in_name(part) is None), *own])
@@ -81,7 +83,7 @@ def _metadata_entry(
         "/".join([*plain, own[-1]]),
         str(row.get("image_id") or image_id),
         split or of_folder,
-        None if group is None else str(group),
+        "" if group is None else str(group),
     )
 
 
@@ -107,7 +109,7 @@ class Names:
     """Finds the image that a cell of a table means: by its whole name, its last part or its stem."""
 
     def __init__(self, entries: list[Entry]):
-        self._found = {}
+        self._found: dict[str, set[int]] = {}
         for number, entry in enumerate(entries):
             for name in {plain_name(entry.image), entry.name, entry.image_id}:
                 parts = name.split("/")
@@ -136,8 +138,10 @@ def with_tables(entries: list[Entry], source: Source) -> tuple[list[Entry], list
         ValueError: for a table or a list that looks like splits, but names some of the images only, no image, one
             image twice in different splits, or cannot be read.
     """
-    used, names = [], Names(entries)
-    splits, groups = {}, {}
+    names = Names(entries)
+    used: list[str] = []
+    splits: dict[int, str] = {}
+    groups: dict[int, str] = {}
     for table in source.names:
         for number, split, group in _said(source, table, names):
             if split and splits.setdefault(number, split) != split:
@@ -154,7 +158,7 @@ def with_tables(entries: list[Entry], source: Source) -> tuple[list[Entry], list
                 f"{len(entries)}: {missing!r} is missing."
             )
     for number, split in splits.items():
-        if entries[number].split not in (None, split):
+        if entries[number].split not in ("", split):
             raise ValueError(f"{entries[number].image!r} lies in {entries[number].split}, but a table says {split}.")
     return [
         replace(entry, split=splits.get(number, entry.split), group=groups.get(number, entry.group))
@@ -215,7 +219,8 @@ def groups_of_file(path: Path, entries: list[Entry]) -> list[str]:
     Raises:
         ValueError: without a column of files or of groups, or if an image is missing or named with two groups.
     """
-    rows, names, groups = read_table(path.read_bytes(), path.name), Names(entries), {}
+    rows, names = read_table(path.read_bytes(), path.name), Names(entries)
+    groups: dict[int, str] = {}
     for row in rows:
         file, group = (row.get(_column(row, columns)) for columns in (NAME_COLUMNS, GROUP_COLUMNS))
         if file is None or group is None:

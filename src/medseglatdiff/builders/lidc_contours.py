@@ -82,7 +82,7 @@ def fill_polygon(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 def rasterise(annotation: Annotation, shape: tuple[int, int]) -> dict[str, np.ndarray]:
     """Each slice's mask, bool `(H, W)`: inside an inclusion, not inside an exclusion; empty ones are left out."""
-    masks = {}
+    masks: dict[str, np.ndarray] = {}
     for included in (True, False):
         for where, inclusion, points in annotation.contours:
             if inclusion != included or len(points) < 3:

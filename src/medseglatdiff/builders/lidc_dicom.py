@@ -28,7 +28,7 @@ class Slice(NamedTuple):
     patient: str
     position: float
     shape: tuple[int, int]
-    spacing: tuple[float, float] | None
+    spacing: tuple[float, float]
 
 
 def series_jobs(source: Source) -> list[tuple[str, list[str]]]:
@@ -48,7 +48,7 @@ def series_strays(source: Source) -> list[str]:
 
 
 def _dicoms_by_folder(source: Source) -> dict[PurePosixPath, list[str]]:
-    dicoms = {}
+    dicoms: dict[PurePosixPath, list[str]] = {}
     for name in source.names:
         if name.lower().endswith(".dcm"):
             dicoms.setdefault(PurePosixPath(name).parent, []).append(name)
@@ -137,22 +137,16 @@ class _Crop:
 def _header(source: Source, name: str) -> Slice:
     dataset = _dataset(source, name, stop_before_pixels=True)
     try:
-        item = Slice(
-            name,
-            str(dataset.SOPInstanceUID),
-            str(dataset.SeriesInstanceUID),
-            str(dataset.PatientID),
-            float(dataset.ImagePositionPatient[2]),
-            (int(dataset.Rows), int(dataset.Columns)),
-            pixel_spacing(dataset),
-        )
+        spacing, position = pixel_spacing(dataset), float(dataset.ImagePositionPatient[2])
+        if spacing is None or not all(0.01 <= length <= 10 for length in spacing):
+            raise ValueError(f"pixels of {spacing or 'unknown'} mm")
+        if not np.isfinite(position):
+            raise ValueError(f"a position of {position} mm")
+        uid, series_uid = str(dataset.SOPInstanceUID), str(dataset.SeriesInstanceUID)
+        shape = int(dataset.Rows), int(dataset.Columns)
+        return Slice(name, uid, series_uid, str(dataset.PatientID), position, shape, spacing)
     except Exception as error:  # values are decoded at their first use: damage shows here, as nearly anything
         raise BadFile(name, f"has no usable header: {error}") from error
-    if item.spacing is None or not all(0.01 <= length <= 10 for length in item.spacing):
-        raise BadFile(name, f"has no usable header: pixels of {item.spacing or 'unknown'} mm")
-    if not np.isfinite(item.position):
-        raise BadFile(name, f"has no usable header: a position of {item.position} mm")
-    return item
 
 
 def _shown(source: Source, item: Slice, window: tuple[float, float]) -> np.ndarray:

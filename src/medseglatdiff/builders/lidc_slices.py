@@ -21,9 +21,9 @@ def slice_rows(source: Source, name: str) -> list[Row]:
     image = read_picture(source, name, modes=("L",))
     size = image.pixels.shape[:2]
     masks = [read_mask(source, name.replace("/images/", f"/mask-{i}/"), size) for i in range(NUM_MASKS)]
-    patient, nodule, index = IMAGE.fullmatch(name).group("patient", "nodule", "slice")
+    *_, patient, nodule, _, file = name.split("/")
     dropped = "" if any(mask.pixels.any() for mask in masks) else "all four masks are empty"
-    return [Row(image, masks, f"{patient}/nodule-{nodule}/slice-{index}", patient, split_of(patient), dropped)]
+    return [Row(image, masks, f"{patient}/{nodule}/{file.removesuffix('.png')}", patient, split_of(patient), dropped)]
 
 
 def slice_strays(source: Source) -> list[str]:

@@ -1,5 +1,6 @@
 """Deterministic multi-rater phantoms as a data set, for anyone without data."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,11 @@ def make_row(phantom: dict) -> list[Row]:
 def main(argv: list[str] | None = None) -> Path:
     """Build the data set from the command line's arguments."""
     options = parser(__doc__, "phantom")
-    numbers = {"type": positive, "metavar": "N"}
-    options.add_argument("--num-rows", **numbers, default=1000, help="images to draw (default: %(default)s)")
-    options.add_argument("--size", **numbers, default=128, help="pixels of each side, 16 at least (default: 128)")
-    options.add_argument("--num-raters", **numbers, default=4, help="masks of each image (default: %(default)s)")
-    options.add_argument(
-        "--num-classes", **numbers, default=1, help="tissues of a lesion, 1 to 3 (default: %(default)s)"
-    )
+    add_number = partial(options.add_argument, type=positive, metavar="N")
+    add_number("--num-rows", default=1000, help="images to draw (default: %(default)s)")
+    add_number("--size", default=128, help="pixels of each side, 16 at least (default: 128)")
+    add_number("--num-raters", default=4, help="masks of each image (default: %(default)s)")
+    add_number("--num-classes", default=1, help="tissues of a lesion, 1 to 3 (default: %(default)s)")
     options.add_argument("--seed", type=int, default=0, help="another seed, other phantoms (default: %(default)s)")
     args = options.parse_args(argv)
     phantoms = phantom_rows(args.num_rows, args.size, args.num_raters, args.seed, args.num_classes)

@@ -1,6 +1,7 @@
 """Image files of a source as pixels and as the bytes that are stored, and the error that names a bad one."""
 
 import io
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,18 @@ class Picture(NamedTuple):
     pixels: np.ndarray
     data: bytes
     removed: frozenset[str] = frozenset()
+
+
+@dataclass
+class Row:
+    """One row by the data contract; `dropped` names the reason why it is left out of the data set, if it is."""
+
+    image: Picture
+    masks: list[Picture]
+    image_id: str
+    group_id: str
+    split: str
+    dropped: str = ""
 
 
 def picture(pixels: np.ndarray, removed: frozenset[str] = frozenset()) -> Picture:

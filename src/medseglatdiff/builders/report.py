@@ -14,6 +14,7 @@ import PIL.ImageDraw
 from ..data.groups import SPLITS
 from .archives import printable
 from .names import look_like_people
+from .picture_files import Row
 
 EXAMPLES = 8  # rows per split on the contact sheet
 TILE = 160  # pixels
@@ -39,25 +40,33 @@ class Report:
 
     def __init__(self, built_from: dict, warnings: Sequence[str] = (), anonymous: bool = False):
         self.built_from, self.warnings, self.anonymous = built_from, list(warnings), anonymous
-        self.skipped, self.dropped = [], []
-        self.areas, self.sizes, self.raters = defaultdict(list), defaultdict(Counter), defaultdict(Counter)
-        self.groups, self.hashes, self._examples = defaultdict(set), defaultdict(list), defaultdict(list)
-        self.flags = {"nearly_full_masks": [], "empty_masks_only": [], "identical_raters": []}
-        self.removed, self.names = Counter(), set()
+        self.skipped: list[dict[str, str]] = []
+        self.dropped: list[dict[str, str]] = []
+        # by split
+        self.areas: dict[str, list[int]] = defaultdict(list)
+        self.sizes: dict[str, Counter[str]] = defaultdict(Counter)
+        self.raters: dict[str, Counter[int]] = defaultdict(Counter)
+        self.groups: dict[str, set[str]] = defaultdict(set)
+        self._examples: dict[str, list[tuple[int, str, Row]]] = defaultdict(list)
+        # of all splits
+        self.hashes: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        self.flags: dict[str, list[str]] = {"nearly_full_masks": [], "empty_masks_only": [], "identical_raters": []}
+        self.removed: Counter[str] = Counter()
+        self.names: set[str] = set()
 
     def skip(self, name: str, reason: str):
         """Note a bad file."""
         self.skipped.append({"file": name, "reason": reason})
 
-    def add(self, row):
-        """Note a `common.Row`, kept or dropped."""
+    def add(self, row: Row):
+        """Note a row, kept or dropped."""
         if row.dropped:
             self.dropped.append({"image_id": row.image_id, "reason": row.dropped})
             return
         pixels = row.image.pixels
         self.sizes[row.split]["{1}x{0}".format(*pixels.shape)] += 1
         self.raters[row.split][len(row.masks)] += 1
-        self.areas[row.split] += [np.count_nonzero(mask.pixels) for mask in row.masks]
+        self.areas[row.split] += [int(np.count_nonzero(mask.pixels)) for mask in row.masks]
         self.groups[row.split].add(row.group_id)
         self._flag(row)
         self.removed.update(kind for picture in (row.image, *row.masks) for kind in picture.removed)
@@ -69,7 +78,7 @@ class Report:
         keep = heapq.heappush if len(self._examples[row.split]) < EXAMPLES else heapq.heappushpop
         keep(self._examples[row.split], (rank, row.image_id, row))
 
-    def _flag(self, row):
+    def _flag(self, row: Row):
         masks = [mask.pixels for mask in row.masks]  # R * [H, W]
         if any(np.count_nonzero(mask) > NEARLY_FULL * mask.size for mask in masks):
             self.flags["nearly_full_masks"].append(row.image_id)
@@ -79,7 +88,7 @@ class Report:
             self.flags["identical_raters"].append(row.image_id)
 
     @property
-    def examples(self) -> dict[str, list]:
+    def examples(self) -> dict[str, list[Row]]:
         """Random rows per split."""
         return {split: [row for _, _, row in sorted(heap, reverse=True)] for split, heap in self._examples.items()}
 
@@ -135,10 +144,13 @@ class Report:
 
     def _doubles(self) -> tuple[list[list[str]], list[list[str]]]:
         """The ids of identical images, within a split and across splits."""
-        doubles = [rows for rows in self.hashes.values() if len(rows) > 1]
-        across = [rows for rows in doubles if len({split for split, _ in rows}) > 1]
-        within = [rows for rows in doubles if rows not in across]
-        return tuple([[image_id for _, image_id in rows] for rows in kind] for kind in (within, across))
+        within: list[list[str]] = []
+        across: list[list[str]] = []
+        for rows in self.hashes.values():
+            if len(rows) > 1:
+                found = within if len({split for split, _ in rows}) == 1 else across
+                found.append([image_id for _, image_id in rows])
+        return within, across
 
     def as_dict(self) -> dict:
         """The whole report, ready for JSON."""
@@ -210,7 +222,7 @@ class Report:
         return "\n".join([*parts, *taken, *([self.bad_files()] if self.skipped else []), *warnings])
 
 
-def contact_sheet(examples: dict[str, list]) -> PIL.Image.Image:
+def contact_sheet(examples: dict[str, list[Row]]) -> PIL.Image.Image:
     """Random rows, one line per split, with each rater's outline in its own colour."""
     sheet = PIL.Image.new("RGB", (EXAMPLES * TILE, len(examples) * TILE))
     for line, (split, rows) in enumerate(examples.items()):
@@ -220,7 +232,7 @@ def contact_sheet(examples: dict[str, list]) -> PIL.Image.Image:
     return sheet
 
 
-def _tile(row) -> PIL.Image.Image:
+def _tile(row: Row) -> PIL.Image.Image:
     pixels = row.image.pixels  # [H, W] or [H, W, 3]
     if pixels.dtype != np.uint8:
         pixels = (pixels / max(pixels.max(), 1) * 255).astype(np.uint8)

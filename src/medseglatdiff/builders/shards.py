@@ -9,6 +9,8 @@ from datasets import DatasetInfo, Features, Image, List, SplitDict, SplitInfo, V
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCardData
 
+from .picture_files import Row
+
 FEATURES = Features(
     {"image": Image(), "masks": List(Image()), "image_id": Value("string"), "group_id": Value("string")}
 )
@@ -24,8 +26,13 @@ class ShardWriter:
     """
 
     def __init__(self, folder: Path):
-        self.folder, self.num_bytes, self.rows_of = folder, {}, {}
-        self._writers, self._batches, self._shards = {}, {}, {}
+        self.folder = folder
+        # by split
+        self.num_bytes: dict[str, int] = {}
+        self.rows_of: dict[str, int] = {}
+        self._writers: dict[str, pq.ParquetWriter] = {}
+        self._batches: dict[str, list[dict]] = {}
+        self._shards: dict[str, list[Path]] = {}
         folder.mkdir()
 
     def __enter__(self):
@@ -39,12 +46,13 @@ class ShardWriter:
     def num_rows(self) -> int:
         return sum(self.rows_of.values())
 
-    def write(self, row):
-        """Add a `common.Row` to its split."""
-        image, *masks = [{"bytes": picture.data, "path": None} for picture in (row.image, *row.masks)]
+    def write(self, row: Row):
+        """Add a row to its split."""
+        pictures = (row.image, *row.masks)
+        image, *masks = [{"bytes": picture.data, "path": None} for picture in pictures]
         batch = self._batches.setdefault(row.split, [])
         batch.append({"image": image, "masks": masks, "image_id": row.image_id, "group_id": row.group_id})
-        size = sum(len(cell["bytes"]) for cell in (image, *masks))
+        size = sum(len(picture.data) for picture in pictures)
         self.num_bytes[row.split] = self.num_bytes.get(row.split, 0) + size
         self.rows_of[row.split] = self.rows_of.get(row.split, 0) + 1
         if len(batch) == BATCH_ROWS:
@@ -90,6 +98,6 @@ def write_card(folder: Path, template: str, shards: ShardWriter, summary: dict[s
     data = DatasetCardData()
     DatasetInfosDict({"default": info}).to_dataset_card_data(data)
     files = [{"split": split, "path": f"data/{split}-*"} for split in splits]
-    data.configs = [{"config_name": "default", "data_files": files}]
+    data["configs"] = [{"config_name": "default", "data_files": files}]
     text = string.Template(body).substitute(summary)
     (folder / "README.md").write_text(f"---\n{front}{data.to_yaml()}\n---\n{text}")

@@ -5,18 +5,22 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing.connection import wait
 
-from .picture_files import BadFile
+from .picture_files import BadFile, Row
 
 JOBS_AHEAD = 8  # per process: enough to keep it busy, few enough to keep in memory
+MakeRows = Callable[..., list[Row]]
+Outcome = list[Row] | BadFile
+
+_make_rows: MakeRows  # of this process, set by `_start`
 
 
-def outcomes(jobs: Iterable, make_rows: Callable, num_workers: int) -> Iterator:
+def outcomes(jobs: Iterable, make_rows: MakeRows, num_workers: int) -> Generator[Outcome, None, None]:
     """What `make_rows` gives for each job in order, or its `BadFile` as a value, since that must not end the build.
 
     Raises:
@@ -37,11 +41,11 @@ def outcomes(jobs: Iterable, make_rows: Callable, num_workers: int) -> Iterator:
         raise OSError("out of memory: fewer `--num-workers` need less of it.") from error
 
 
-def _from_processes(jobs: Iterator, make_rows: Callable, num_workers: int) -> Iterator:
+def _from_processes(jobs: Iterator, make_rows: MakeRows, num_workers: int) -> Iterator[Outcome]:
     # each process opens the source once, at its first job; sending it with each job would cost seconds a time
     spawn, before = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(num_workers, spawn, initializer=_start_process, initargs=(make_rows,))
-    waiting = deque()
+    waiting: deque[Future[Outcome]] = deque()
     try:
         while True:
             room = JOBS_AHEAD * num_workers - len(waiting)
@@ -57,7 +61,7 @@ def _from_processes(jobs: Iterator, make_rows: Callable, num_workers: int) -> It
         pool.shutdown(cancel_futures=True)
 
 
-def _start_process(make_rows: Callable):
+def _start_process(make_rows: MakeRows):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all: the parent ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -69,12 +73,12 @@ def _end_with_parent():
     os._exit(1)
 
 
-def _start(make_rows: Callable):
+def _start(make_rows: MakeRows):
     global _make_rows
     _make_rows = make_rows
 
 
-def _outcome(job) -> list | BadFile:
+def _outcome(job) -> Outcome:
     try:
         return _make_rows(job)
     except BadFile as error:
