@@ -108,7 +108,7 @@ def test_signals_end_a_build_and_its_workers(tmp_path, number, code):
 
 
 def test_a_full_disk_is_a_sentence_that_names_disk_and_folder(tmp_path):
-    sentence = pytest.raises(OSError, match=r"no space left on /.* for '.*out' \(No space left on device\)")
+    sentence = pytest.raises(OSError, match=r"no space left on /.* for .*out$")
     with sentence, new_folder(tmp_path / "out", overwrite=False) as partial_folder:
         (partial_folder / "half").write_text("x")
         Path("/dev/full").write_text("x" * 2**20)
@@ -189,4 +189,4 @@ def test_a_disk_that_fills_at_the_last_step_keeps_the_old_folder(tmp_path, monke
     with pytest.raises(OSError, match="no space left on"):
         folder.main([source, "--out", str(out), "--overwrite"])
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-    assert not list(tmp_path.glob(".out*"))
+    assert not list(tmp_path.glob(".partial-*"))

@@ -99,7 +99,7 @@ def test_skipping_bad_files_never_takes_half_of_an_unclear_image(tmp_path):
 
 JUNK = """Thumbs.db images/thumbs.db images/.DS_Store masks/desktop.ini images/._a.png __MACOSX/images/a.png .git/a.png
     masks/ehthumbs.db images/@eaDir/a.png images/.ipynb_checkpoints/a-checkpoint.png $RECYCLE.BIN/a.png
-    .out-x1.partial/new/a.png"""
+    .partial-0a1b2c3d-out/a.png"""
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip"])

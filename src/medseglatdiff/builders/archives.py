@@ -16,6 +16,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from ..data.groups import plain_name
+from ..data.names import printable
 
 MAX_MEMBER_BYTES = 4 * 2**30
 MAX_RATIO = 200  # unpacked bytes per packed byte, over the whole archive; photographs and masks stay below 20
@@ -28,14 +29,9 @@ Reader = Callable[[], bytes]
 JUNK = re.compile(  # what desktops and network drives leave behind, and a build that runs or was killed
     r"__macosx|\.ds_store|\._.*|\.appledouble|\.spotlight-v100|\.trashes|\.fseventsd|icon\r|thumbs\.db|ehthumbs\.db"
     r"|desktop\.ini|\$recycle\.bin|system volume information|@eadir|\.directory|\.ipynb_checkpoints|\.git"
-    r"|\..*\.partial",
+    r"|\.partial-.*|\..*\.partial",
     re.IGNORECASE,
 )
-
-
-def printable(text: str) -> str:
-    """A text without characters that steer a terminal: those are spelled, as `\\x1b`."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 class Source:

@@ -18,7 +18,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..data.groups import SPLITS
-from .archives import Source, printable
+from ..data.names import printable
+from .archives import Source
 from .output_folder import new_folder
 from .picture_files import BadFile, Row
 from .report import Report, contact_sheet

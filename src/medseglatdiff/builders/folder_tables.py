@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ..data.groups import SPLITS, plain_name, split_in_name
-from .archives import Source, printable
+from ..data.names import printable
+from .archives import Source
 from .folder_layout import SUFFIX, Entry, kind_of_folder, split_of_folder
 from .tables import OTHER_TABLES, TABLES, read_table
 

@@ -4,14 +4,15 @@ import errno
 import os
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..data.files import replacing_folder
+
 WRITTEN = ("README.md", "contact_sheet.png", "data", "report.json", ".DS_Store", "Thumbs.db", "desktop.ini")
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
 @contextmanager
@@ -24,15 +25,8 @@ def new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
     """
     out = Path(os.path.abspath(out))
     _check(out, overwrite)
-    with _sentences(out), _ends_on_sigterm():
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", suffix=".partial", dir=out.parent) as temporary:
-            folder = Path(temporary, "new")
-            folder.mkdir()
-            yield folder
-            if out.exists():
-                os.replace(out, Path(temporary, "old"))
-            os.replace(folder, out)
+    with _naming_what_cannot_be_written(out), _ends_on_sigterm(), replacing_folder(out) as folder:
+        yield folder
 
 
 def _check(out: Path, overwrite: bool):
@@ -49,25 +43,18 @@ def _check(out: Path, overwrite: bool):
 
 
 @contextmanager
-def _sentences(out: Path):
-    """Errors of the disk as sentences that name it."""
+def _naming_what_cannot_be_written(out: Path) -> Iterator[None]:
+    """Turns errors of permission and of the path into one that names `--out`."""
     try:
         yield
     except OSError as error:
-        if error.errno in FULL:
-            raise OSError(f"no space left on {_device(out)} for {str(out)!r} ({os.strerror(error.errno)}).") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise OSError(f"`--out` cannot be written: {os.strerror(error.errno)}: {str(out)!r}.") from error
-        raise
-
-
-def _device(path: Path) -> Path:
-    """Where the disk of a path is mounted."""
-    return next(parent for parent in (path, *path.parents) if os.path.ismount(parent))
+        if error.errno not in UNWRITABLE:
+            raise
+        raise OSError(f"`--out` cannot be written: {os.strerror(error.errno)}: {str(out)!r}.") from error
 
 
 @contextmanager
-def _ends_on_sigterm():
+def _ends_on_sigterm() -> Iterator[None]:
     """SIGTERM ends the block as Ctrl-C does, so that what is half-written goes."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -12,7 +12,7 @@ import PIL.Image
 import PIL.ImageDraw
 
 from ..data.groups import SPLITS
-from .archives import printable
+from ..data.names import printable
 from .names import look_like_people
 from .picture_files import Row
 
