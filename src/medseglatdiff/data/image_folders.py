@@ -11,9 +11,9 @@ from .groups import guess_groups, names_below
 def by_contract(splits: dict) -> dict:
     """An imagefolder with a metadata table, as `medseglatdiff dataset folder` reads it.
 
-    Its `mask_file_names` are the masks. A row without `image_id` has its file's name; one without `group_id` belongs
-    to the group that its subfolder or file name says (`guess_groups`), else it is a group of its own. Where the table
-    names a row's `split`, that counts.
+    Its `mask_file_names` are the masks. A row without `image_id` gets its file's name; one without `group_id` gets
+    the group that its subfolder or file name suggests (`guess_groups`), else it is a separate group. A column `split`
+    takes precedence.
 
     Raises:
         ValueError: if a group lies in several splits, or subfolders may be patients or classes.
@@ -35,19 +35,20 @@ def by_contract(splits: dict) -> dict:
     unnamed = [index for index, group in enumerate(given) if group is None]
     groups, _ = guess_groups([names[index] for index in unnamed])
     guessed = dict(zip(unnamed, groups, strict=True))
-    rows = _filled(rows, "group_id", [guessed.get(index) or own for index, own in enumerate(rows["image_id"])])
+    rows = _filled(rows, "group_id", [guessed.get(index) or name for index, name in enumerate(rows["image_id"])])
     _refuse_crossing(rows["group_id"], rows["split"], {index for index, group in guessed.items() if group is None})
     named = rows["split"]
     return {
-        name: rows.select([index for index, own in enumerate(named) if own == name]) for name in dict.fromkeys(named)
+        name: rows.select([index for index, split in enumerate(named) if split == name])
+        for name in dict.fromkeys(named)
     }
 
 
-def _refuse_crossing(groups: list[str], splits: list[str], on_their_own: set[int]):
-    """No group lies in two splits; images that are groups of their own may have one name in several splits."""
+def _refuse_crossing(groups: list[str], splits: list[str], ungrouped: set[int]):
+    """Refuses groups that lie in two splits; ungrouped images may have the same name in several splits."""
     where: dict[str, str] = {}
     for index, (group, split) in enumerate(zip(groups, splits, strict=True)):
-        if index not in on_their_own and where.setdefault(group, split) != split:
+        if index not in ungrouped and where.setdefault(group, split) != split:
             raise ValueError(
                 f"`dataset` must hold each group in one split, but {group!r} lies in {where[group]} and {split}: "
                 "name patients or sequences in the column `group_id`."
@@ -55,19 +56,19 @@ def _refuse_crossing(groups: list[str], splits: list[str], on_their_own: set[int
 
 
 def _filled(rows, name: str, defaults: list[str]):
-    """The rows with a column `name` in which `defaults` stand where there was no value."""
+    """The rows with a column `name` in which missing values are filled from `defaults`."""
     if name not in rows.column_names:
         return rows.add_column(name, list(defaults))
-    values = [default if own is None else own for own, default in zip(rows[name], defaults, strict=True)]
+    values = [default if value is None else value for value, default in zip(rows[name], defaults, strict=True)]
     return rows.remove_columns(name).add_column(name, values)
 
 
 def _check_upright(file: str):
-    """`datasets` turns an image by its EXIF orientation; its masks stay as they are, and so do images at inference."""
+    """`datasets` applies an EXIF orientation to the image, but not to its masks; inference does not apply it."""
     with PIL.Image.open(file) as image:
         orientation = image.getexif().get(PIL.ExifTags.Base.Orientation, 1)
     if orientation != 1:
         raise ValueError(
             f"`dataset` must hold images without an EXIF orientation, but {PurePath(file).name} has {orientation}: "
-            "dataset_scripts/folder.py stores such images as their pixels lie."
+            "`medseglatdiff dataset folder` stores such images without it."
         )

@@ -15,6 +15,7 @@ from .packing import is_packed, open_packed
 from .phantom import phantom_rows
 
 COLUMNS = ("image", "masks", "image_id", "group_id")
+ADVICE = "`medseglatdiff dataset folder` converts them"
 PHANTOM_ROWS = {"train": 256, "validation": 32, "test": 64}
 
 
@@ -64,14 +65,14 @@ def to_labels(mask, num_classes: int) -> np.ndarray:
     """A mask image of mode "L" as labels, uint8 `(H, W)`: 0/255 for one class, the labels themselves for several.
 
     Raises:
-        ValueError: if the mask is not grey or holds greater labels, or, for one class, values up to 127 only.
+        ValueError: if the mask is not grey, holds greater labels or, for one class, only values up to 127.
     """
     array = np.asarray(mask)
     if array.ndim != 2:
-        raise ValueError(f"`masks` must be grey, but were of shape {array.shape}: see folder.py.")
+        raise ValueError(f"`masks` must be grey, but were of shape {array.shape}: {ADVICE}.")
     if num_classes == 1:
         if 0 < array.max() <= 127:
-            raise ValueError(f"`masks` must hold 0 and 255, but hold up to {array.max()}: see folder.py.")
+            raise ValueError(f"`masks` must hold 0 and 255, but hold up to {array.max()}: {ADVICE}.")
         return (array > 127).astype(np.uint8)
     if array.max() > num_classes:
         raise ValueError(f"`masks` must hold labels up to {num_classes}, but hold {array.max()}.")
@@ -79,12 +80,12 @@ def to_labels(mask, num_classes: int) -> np.ndarray:
 
 
 def one_hot(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """What the mask autoencoder reads: float32 `(batch, 1 + num_classes, H, W)` from int64 labels `(batch, H, W)`."""
+    """The mask autoencoder's input: float32 `(batch, 1 + num_classes, H, W)` from int64 labels `(batch, H, W)`."""
     return F.one_hot(labels, 1 + num_classes).movedim(-1, 1).float()
 
 
 def resize_labels(labels: torch.Tensor, sample_size: int, num_classes: int) -> torch.Tensor:
-    """Labels, uint8 `(R, H, W)`, at `(R, sample_size, sample_size)`: each new pixel takes its largest class."""
+    """Labels, uint8 `(R, H, W)`, at `(R, sample_size, sample_size)`: a pixel takes its most frequent class."""
     if labels.shape[1:] == (sample_size, sample_size):
         return labels
     shares = one_hot(labels.long(), num_classes)  # [R, 1+K, H, W]
@@ -94,7 +95,7 @@ def resize_labels(labels: torch.Tensor, sample_size: int, num_classes: int) -> t
 
 @dataclass(frozen=True)
 class SegmentationSplit:
-    """A split in memory at the model's size: uint8, so that LIDC's 9,684 slices with four masks take 0.8 GB.
+    """A split in memory at the model's size: in uint8, so that LIDC's 9,684 slices with four masks take 0.8 GB.
 
     Args:
         images (`torch.Tensor`, uint8 `(N, C, S, S)`): grey or RGB.
@@ -120,7 +121,7 @@ class SegmentationSplit:
         return self.images[rows].float() / 127.5 - 1
 
     def consensus(self, row: int) -> torch.Tensor:
-        """The label that most raters gave each pixel, uint8 `(S, S)`; of equally many the higher: half is enough."""
+        """The label that most raters gave each pixel, uint8 `(S, S)`; ties go to the higher label."""
         votes = one_hot(self.raters(row).long(), self.num_classes).sum(dim=0)  # [1 + K, S, S]
         return self.num_classes - votes.flip(0).max(dim=0).indices.to(torch.uint8)
 
@@ -159,7 +160,7 @@ def rows_at(positions: Sequence[int], num_rows: int, seed: int) -> list[int]:
     """The rows at these positions of an endless stream of epochs, each a permutation that depends on seed and epoch
     alone.
 
-    Training draws position after position, so that a resumed run, or one on more processes, sees the very same stream.
+    Training draws position after position, so that a resumed run, or one on more processes, sees the same stream.
     """
     orders = {
         epoch: torch.randperm(num_rows, generator=seeded_generator(seed, epoch)).tolist()
@@ -174,18 +175,18 @@ def noise_seed(image_id: str, seed: int) -> int:
 
 
 def read_raters(row: dict, num_classes: int = 1) -> np.ndarray:
-    """The masks of a row, images of mode "L" and one size, as they were drawn.
+    """The masks of a row, images of mode "L" and one size, at their original size.
 
     Args:
         row (`dict`): by the column contract.
         num_classes (`int`, *optional*, defaults to 1): foreground classes.
 
     Returns:
-        bool `(R, H, W)` from masks of 0 and 255; of several classes label maps, uint8 `(R, H, W)`, from masks of 0
+        bool `(R, H, W)` from masks of 0 and 255; with several classes label maps, uint8 `(R, H, W)`, from masks of 0
         to `num_classes`.
 
     Raises:
-        ValueError: for a row without masks, masks of different sizes, and values that are no label.
+        ValueError: for a row without masks, masks of different sizes, and values that are not labels.
     """
     if not row["masks"]:
         raise ValueError("`masks` must hold at least one rater, but was empty.")
