@@ -39,7 +39,7 @@ def read_row(source: Source, name: str) -> bytes:
 @pytest.mark.parametrize(
     ("job", "reason"),
     [
-        (3, "a worker ended before its work did"),
+        (3, "a worker ended too early"),
         pytest.param(4, "out of memory", marks=pytest.mark.slow),
     ],
 )
@@ -72,7 +72,7 @@ def test_a_folder_that_vanishes_is_no_list_of_bad_files(tmp_path):
     with pytest.raises(OSError):
         source.read("in/a.png")
     (tmp_path / "in").rmdir()
-    with pytest.raises(ValueError, match="`sources` vanished while they were read: in"):
+    with pytest.raises(ValueError, match="`sources` disappeared while they were read: in"):
         source.read("in/a.png")
 
 

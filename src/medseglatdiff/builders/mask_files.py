@@ -1,4 +1,4 @@
-"""What a mask's file means: one answer, or a refusal that names the option which decides."""
+"""Reads mask files; ambiguous ones are refused with the option that resolves them."""
 
 import io
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from .picture_files import BadFile, Picture, picture, read_picture
 
 GREY_MODES = ("1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 COLOUR_MODES = ("LA", "P", "PA", "RGB", "RGBA", "RGBX")
-NEAR_BLACK, NEAR_WHITE = 63, 192  # how far compression by JPEG may move 0 and 255
+NEAR_BLACK, NEAR_WHITE = 63, 192  # how far JPEG compression may move 0 and 255
 LOSSY = ("JPEG", "JPEG2000", "MPO", "WEBP", "AVIF")
 ADVICE = (
     "--threshold N takes greys above N as foreground, --instances every number above 0, --num-classes K label maps"
@@ -24,8 +24,8 @@ class MaskRule(NamedTuple):
     Args:
         num_classes (`int`, *optional*): masks are label maps of 0 to this number.
         threshold (`float`, *optional*): greys above it are foreground, in the units of the file.
-        instances (`bool`): whatever is not 0, or not black, is foreground.
-        invert (`bool`): what would be foreground is background.
+        instances (`bool`): everything but 0, or black, is foreground.
+        invert (`bool`): exchange foreground and background.
     """
 
     num_classes: int | None = None
@@ -38,7 +38,7 @@ def read_mask_by_rule(source: Source, name: str, size: tuple[int, int], rule: Ma
     """A mask of `size` (H, W) as 0/255, or with `rule.num_classes` as its labels, uint8.
 
     Raises:
-        BadFile: for a file that cannot be read, has another size, or whose meaning is not plain.
+        BadFile: for a file that cannot be read, has another size, or is ambiguous.
     """
     file = read_picture(source, name)
     if file.pixels.shape[:2] != size:
@@ -76,7 +76,7 @@ def _labels(image: PIL.Image.Image, num_classes: int) -> np.ndarray:
 
 
 def _refuse_shuffled_palette(image: PIL.Image.Image):
-    """A palette sorted by another program: its black is not the label 0."""
+    """Refuses a palette that another program has sorted, so that black is not the label 0."""
     colours = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
     used = np.unique(np.asarray(image if image.mode == "P" else image.getchannel(0)))
     black = [index for index in used if index < len(colours) and not colours[index].any()]
@@ -92,7 +92,7 @@ def _foreground(image: PIL.Image.Image, rule: MaskRule) -> np.ndarray:
     coloured = pixels.ndim == 3
     if not np.isfinite(pixels).all():
         raise ValueError("holds NaN or infinity")
-    # 1. as an option says
+    # 1. by an option
     if rule.threshold is not None:
         if coloured:
             raise ValueError("is coloured, but --threshold is about greys: store the mask as grey")
@@ -101,7 +101,7 @@ def _foreground(image: PIL.Image.Image, rule: MaskRule) -> np.ndarray:
         drawn = np.asarray(pixels.any(axis=2) if coloured else pixels != 0)  # [H, W]
         if drawn.all() and len(np.unique(pixels.reshape(-1, 3 if coloured else 1), axis=0)) > 1:
             raise ValueError("has no 0 (black) for the background, but several numbers or colours")
-    # 2. else as the file says, if it says it plainly
+    # 2. else by the file itself, if it is unambiguous
     else:
         lossy = image.format in LOSSY
         drawn = _plain_colours(pixels, lossy) if coloured else _plain_greys(pixels, lossy)  # [H, W]
@@ -158,10 +158,10 @@ def _is_black_and_white(values: np.ndarray) -> bool:
 
 
 def _refuse_inverted(drawn: np.ndarray):
-    """Foreground all along the border with a hole inside is a dark lesion on white."""
+    """Refuses foreground all along the border with a hole inside: probably a dark lesion on white."""
     border = np.concatenate([drawn[0], drawn[-1], drawn[:, 0], drawn[:, -1]])
     if border.all() and not drawn.all():
         raise ValueError(
-            "is foreground all along its border with a hole inside: if the lesion is dark on white, --invert takes "
-            "what is dark as foreground; if not, --threshold N takes what is above N"
+            "is foreground all along its border with a hole inside: if the lesion is dark on white, --invert makes "
+            "dark pixels foreground; if not, --threshold N makes greys above N foreground"
         )

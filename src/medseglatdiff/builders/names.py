@@ -9,7 +9,7 @@ CARETS = re.compile(r"[^\W\d_]{2,}\^[^\W\d_]+")  # DICOM's person names, PS3.5 6
 YEAR, MONTH, DAY = r"(?:19|20)\d\d", r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
 ORDERS = rf"{YEAR}([-_.]?){MONTH}\1{DAY}|{DAY}([-_.]?){MONTH}\2{YEAR}|{MONTH}([-_.]){DAY}\3{YEAR}"
 DATES = re.compile(rf"(?<!\d)(?:{ORDERS})(?!\d)")
-# what pictures and parts of the body are called
+# words for pictures and parts of the body
 NO_NAMES = word_set(
     """image images img scan slice case patient subject frame photo picture series study lesion left right upper
     lower lung liver skin eye brain breast chest heart kidney retina polyp tumor tumour nodule mask test train axial
@@ -18,7 +18,7 @@ NO_NAMES = word_set(
 
 
 def look_like_people(name: str) -> bool:
-    """Whether a name may identify a person: two capitalised words, a DICOM name or a date; a hint, no proof."""
+    """Whether a name may identify a person: two capitalised words, a DICOM name or a date; a hint, not a proof."""
     if CARETS.search(name) or DATES.search(name):
         return True
     found = TITLE_WORDS.search(name)

@@ -1,4 +1,4 @@
-"""A folder that is written whole or not at all."""
+"""The output folder of a builder, written whole or not at all."""
 
 import errno
 import os
@@ -17,11 +17,11 @@ UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIS
 
 @contextmanager
 def new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
-    """A temporary folder beside `out` that takes its name at the end, or vanishes if anything goes wrong.
+    """Yields a temporary folder beside `out` that replaces it at the end, or is deleted if anything goes wrong.
 
     Raises:
         FileExistsError: if `out` exists, unless it is a data set built here (it has a report.json) and `overwrite`.
-        OSError: if `out` cannot be written, or its disk is full: one sentence that names the disk.
+        OSError: if `out` cannot be written, or its disk is full, which is named.
     """
     out = Path(os.path.abspath(out))
     _check(out, overwrite)
@@ -37,9 +37,8 @@ def _check(out: Path, overwrite: bool):
         raise FileExistsError(f"`--out` must not exist yet, but {str(out)!r} does; {advice}.")
     others = sorted(path.name for path in out.iterdir() if path.name not in WRITTEN) if out.exists() else []
     if others:
-        raise FileExistsError(
-            f"--overwrite replaces only what was built, but {str(out)!r} holds {', '.join(map(repr, others[:3]))} too."
-        )
+        names = ", ".join(map(repr, others[:3]))
+        raise FileExistsError(f"--overwrite replaces only data sets built here, but {str(out)!r} also holds {names}.")
 
 
 @contextmanager
@@ -55,7 +54,7 @@ def _naming_what_cannot_be_written(out: Path) -> Iterator[None]:
 
 @contextmanager
 def _ends_on_sigterm() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does, so that what is half-written goes."""
+    """SIGTERM ends the block like Ctrl-C, so that half-written files are deleted."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""What a data set holds: counts, sizes, areas, duplicates and omissions, as JSON, as text and as a picture."""
+"""The report on a data set: counts, sizes, areas, duplicates and omissions, as JSON, as text and as a picture."""
 
 import hashlib
 import heapq
@@ -20,7 +20,7 @@ EXAMPLES = 8  # rows per split on the contact sheet
 TILE = 160  # pixels
 COLOURS = ((255, 60, 60), (70, 220, 90), (80, 140, 255), (255, 200, 40), (230, 90, 230), (60, 220, 220))
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
-TAKEN = ("groups", "splits", "raters", "tables")  # what a builder took for what, in `built_from`
+TAKEN = ("groups", "splits", "raters", "tables")  # entries of `built_from` that say how a builder chose them
 NEARLY_FULL = 0.95  # share of foreground from which a mask is flagged
 FEW_GROUPS = 10
 MEAN_LITTLE = {
@@ -30,7 +30,7 @@ MEAN_LITTLE = {
 
 
 class Report:
-    """Collects what the rows tell while they pass by; keeps numbers, and a few rows per split as examples.
+    """Collects numbers about the rows as they are added, and a few rows per split as examples.
 
     Args:
         built_from (`dict`): source, fingerprint, command, options: copied into the report.
@@ -55,11 +55,11 @@ class Report:
         self.names: set[str] = set()
 
     def skip(self, name: str, reason: str):
-        """Note a bad file."""
+        """Records a bad file."""
         self.skipped.append({"file": name, "reason": reason})
 
     def add(self, row: Row):
-        """Note a row, kept or dropped."""
+        """Records a row, kept or dropped."""
         if row.dropped:
             self.dropped.append({"image_id": row.image_id, "reason": row.dropped})
             return
@@ -73,7 +73,7 @@ class Report:
         self.names |= {row.image_id, row.group_id}
         content = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
         self.hashes[content].append((row.split, row.image_id))
-        # the rows with the smallest hashes of their names are a random sample that never changes
+        # the rows with the smallest hashes of their names are a fixed random sample
         rank = -int(hashlib.sha256(row.image_id.encode()).hexdigest(), 16)
         keep = heapq.heappush if len(self._examples[row.split]) < EXAMPLES else heapq.heappushpop
         keep(self._examples[row.split], (rank, row.image_id, row))
@@ -97,12 +97,12 @@ class Report:
         return "\n".join(printable(f"  {bad['file']}: {bad['reason']}") for bad in self.skipped)
 
     def crossing_groups(self) -> list[str]:
-        """Groups that more than one split holds."""
+        """Groups that lie in more than one split."""
         counts = Counter(group for groups in self.groups.values() for group in groups)
         return sorted(group for group, count in counts.items() if count > 1)
 
     def all_warnings(self) -> list[str]:
-        """What was warned of, and what the rows give reason to doubt, one sentence each."""
+        """The warnings of the builder and those about the rows, one sentence each."""
         rows = {split: sum(counts.values()) for split, counts in self.raters.items()}
         sentences = [printable(sentence) for sentence in self.warnings]
         for split, means_little in MEAN_LITTLE.items():
@@ -110,17 +110,17 @@ class Report:
                 sentences.append(f"there is no {split} split for {means_little}.")
             elif len(self.groups[split]) < FEW_GROUPS:
                 count = f"{len(self.groups[split])} group{'s' * (len(self.groups[split]) != 1)}"
-                sentences.append(f"{split} has {count}, fewer than {FEW_GROUPS}: {means_little} mean little.")
+                sentences.append(f"{split} has {count}, fewer than {FEW_GROUPS}: {means_little} are unreliable.")
         if rows and "train" not in rows:
             sentences.append("there is no train split.")
-        said = {
+        texts = {
             "nearly_full_masks": f"have a mask of more than {NEARLY_FULL:.0%} foreground: inverted, or not a mask?",
             "empty_masks_only": "have empty masks only.",
             "identical_raters": "have the same mask from every rater: copies?",
         }
-        for flag, what in said.items():
+        for flag, text in texts.items():
             if ids := self.flags[flag]:
-                sentences.append(f"{len(ids)} of {sum(rows.values())} images, such as {printable(ids[0])}, {what}")
+                sentences.append(f"{len(ids)} of {sum(rows.values())} images, such as {printable(ids[0])}, {text}")
         across = self._doubles()[1]
         if across:
             copies = printable(", ".join(across[0][:3]))
@@ -131,14 +131,14 @@ class Report:
             )
         if self.removed["orientation"]:
             sentences.append(
-                f"{self.removed['orientation']} files had an EXIF orientation, which is left out: pixels and masks "
-                "are taken as they are stored."
+                f"{self.removed['orientation']} files had an EXIF orientation, which was removed: pixels and masks "
+                "are used as they are stored."
             )
         people = sorted(name for name in self.names if look_like_people(name))
         if people:
             sentences.append(
                 f"{len(people)} names of images or groups look like people's names or dates, and are published with "
-                "the data: --anonymous-ids numbers them."
+                "the data: --anonymous-ids replaces them by numbers."
             )
         return sentences
 
@@ -183,14 +183,14 @@ class Report:
         }
 
     def save(self, path: Path):
-        """Write the report as JSON."""
+        """Writes the report as JSON."""
         path.write_text(json.dumps(self.as_dict(), indent=2) + "\n")
 
     def summary(self) -> dict[str, str]:
-        """What a card says, as Markdown: `splits`, `dropped`, `skipped`, `duplicates` and `built`."""
+        """The entries of a card's template, as Markdown."""
         report = self.as_dict()
         lines = [
-            "| split | rows | groups | commonest size | masks per row | empty masks | area (px): 5 %, median, 95 % |",
+            "| split | rows | groups | usual size | masks per row | empty masks | area (px): 5 %, median, 95 % |",
             "|---|---|---|---|---|---|---|",
         ]
         for split, facts in report["splits"].items():
@@ -223,7 +223,7 @@ class Report:
 
 
 def contact_sheet(examples: dict[str, list[Row]]) -> PIL.Image.Image:
-    """Random rows, one line per split, with each rater's outline in its own colour."""
+    """Random rows, one line per split, with the outlines of each rater in one colour."""
     sheet = PIL.Image.new("RGB", (EXAMPLES * TILE, len(examples) * TILE))
     for line, (split, rows) in enumerate(examples.items()):
         for column, row in enumerate(rows):

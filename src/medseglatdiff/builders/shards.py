@@ -1,4 +1,4 @@
-"""Write rows as the parquet shards of a data set, and the card beside them."""
+"""Writes rows as Parquet shards of a data set, and the card."""
 
 import string
 from pathlib import Path
@@ -15,11 +15,11 @@ FEATURES = Features(
     {"image": Image(), "masks": List(Image()), "image_id": Value("string"), "group_id": Value("string")}
 )
 SHARD_BYTES = 400 * 2**20
-BATCH_ROWS = 100  # a row group; small enough to stream and to read at random
+BATCH_ROWS = 100  # a row group; small enough for streaming and random access
 
 
 class ShardWriter:
-    """One parquet writer per split, which starts a new shard when one is full; `close` gives the final names.
+    """One Parquet writer per split, which starts a new shard when one is full; `close` sets the final names.
 
     Args:
         folder (`Path`): where to write SPLIT-0000K-of-0000N.parquet.
@@ -47,7 +47,7 @@ class ShardWriter:
         return sum(self.rows_of.values())
 
     def write(self, row: Row):
-        """Add a row to its split."""
+        """Adds a row to its split."""
         pictures = (row.image, *row.masks)
         image, *masks = [{"bytes": picture.data, "path": None} for picture in pictures]
         batch = self._batches.setdefault(row.split, [])
@@ -59,7 +59,7 @@ class ShardWriter:
             self._flush(row.split)
 
     def close(self):
-        """Write what is left and give each shard its name."""
+        """Writes the remaining rows and gives each shard its final name."""
         for split in list(self._batches):
             self._flush(split)
         for split, shards in self._shards.items():
@@ -80,13 +80,13 @@ class ShardWriter:
 
 
 def write_card(folder: Path, template: str, shards: ShardWriter, summary: dict[str, str]):
-    """Write README.md: the template filled in, with `dataset_info` and `configs` added to its YAML.
+    """Writes README.md: the filled template, with `dataset_info` and `configs` added to its YAML.
 
     Args:
         folder (`Path`): of the data set.
         template (`str`): a file beside this one, with `$`-placeholders for the entries of `summary`.
         shards (`ShardWriter`): closed.
-        summary (`dict[str, str]`): what `Report.summary` says.
+        summary (`dict[str, str]`): from `Report.summary`.
     """
     front, body = Path(__file__).with_name(template).read_text().split("---\n", 2)[1:]
     splits = [split for split in ("train", "validation", "test") if split in shards.rows_of]

@@ -1,4 +1,4 @@
-"""Jobs over processes, in order; whatever happens to a process, the whole ends with a sentence, within seconds."""
+"""Runs jobs in processes, in order; if a process dies, the build ends with a clear error within seconds."""
 
 import multiprocessing
 import os
@@ -13,7 +13,7 @@ from multiprocessing.connection import wait
 
 from .picture_files import BadFile, Row
 
-JOBS_AHEAD = 8  # per process: enough to keep it busy, few enough to keep in memory
+JOBS_AHEAD = 8  # per process: enough to keep it busy, few enough for memory
 MakeRows = Callable[..., list[Row]]
 Outcome = list[Row] | BadFile
 
@@ -21,11 +21,11 @@ _make_rows: MakeRows  # of this process, set by `_start`
 
 
 def outcomes(jobs: Iterable, make_rows: MakeRows, num_workers: int) -> Generator[Outcome, None, None]:
-    """What `make_rows` gives for each job in order, or its `BadFile` as a value, since that must not end the build.
+    """Yields the rows of each job, in order, or its `BadFile` as a value, since that must not end the build.
 
     Raises:
         OSError: if a process is killed or runs out of memory.
-        Exception: whatever else `make_rows` raises.
+        Exception: any other error of `make_rows`.
     """
     try:
         if num_workers < 2:
@@ -35,14 +35,14 @@ def outcomes(jobs: Iterable, make_rows: MakeRows, num_workers: int) -> Generator
             yield from _from_processes(iter(jobs), make_rows, num_workers)
     except BrokenProcessPool as error:
         raise OSError(
-            "a worker ended before its work did: killed, or out of memory? Fewer `--num-workers` need less of it."
+            "a worker ended too early: killed, or out of memory? Fewer `--num-workers` need less memory."
         ) from error
     except MemoryError as error:
-        raise OSError("out of memory: fewer `--num-workers` need less of it.") from error
+        raise OSError("out of memory: fewer `--num-workers` need less memory.") from error
 
 
 def _from_processes(jobs: Iterator, make_rows: MakeRows, num_workers: int) -> Iterator[Outcome]:
-    # each process opens the source once, at its first job; sending it with each job would cost seconds a time
+    # each process opens the source once, at its first job; sending it with every job would cost seconds each time
     spawn, before = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(num_workers, spawn, initializer=_start_process, initargs=(make_rows,))
     waiting: deque[Future[Outcome]] = deque()
@@ -53,7 +53,7 @@ def _from_processes(jobs: Iterator, make_rows: MakeRows, num_workers: int) -> It
             if not waiting:
                 break
             yield waiting.popleft().result()
-    except BaseException:  # an error, Ctrl-C or a reader that goes away: nobody waits for the jobs under way
+    except BaseException:  # an error, Ctrl-C or a closed generator: do not wait for running jobs
         for process in set(multiprocessing.active_children()) - before:
             process.kill()
         raise
@@ -62,7 +62,7 @@ def _from_processes(jobs: Iterator, make_rows: MakeRows, num_workers: int) -> It
 
 
 def _start_process(make_rows: MakeRows):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all: the parent ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all processes: the parent ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _start(make_rows)
