@@ -255,7 +255,7 @@ def test_any_table_is_read_or_refused(beginning, rest, suffix, stem):
         entries = [Entry("in/a.png", ("in/a.png",), "a", "a")]
         for read in (lambda: with_tables(entries, source)[0], lambda: metadata_entries(source, True)):
             try:
-                assert all(entry.split in (None, *SPLITS) for entry in read())
+                assert all(entry.split in ("", *SPLITS) for entry in read())
             except ValueError as error:
                 assert str(error)
 

@@ -26,8 +26,8 @@ def metadata_entries(source: Source, beside_parallel_folders: bool) -> list[Entr
     """An entry for each row of each metadata table that names masks.
 
     Raises:
-        ValueError: for a row without `file_name`, whose masks are not a list, or whose split is unknown; for two tables
-            of this name in one folder.
+        ValueError: for a row without `file_name`, whose masks are not a list, or whose split is unknown, and for two
+            such tables in one folder.
     """
     tables = {}
     for name in source.names:
