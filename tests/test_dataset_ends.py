@@ -175,7 +175,7 @@ def test_overwrite_never_takes_files_that_no_builder_wrote(tmp_path):
     source, out = write_folder(tmp_path, files) / "in", tmp_path / "out"
     folder.main([str(source), "--out", str(out)])
     source.rename(out / "raw")  # the source itself lies in the folder that would be replaced
-    with pytest.raises(FileExistsError, match="holds 'raw' too"):
+    with pytest.raises(FileExistsError, match="also holds 'raw'"):
         folder.main([str(out / "raw"), "--out", str(out), "--overwrite"])
     assert (out / "raw/train/images/1.png").is_file()
 
