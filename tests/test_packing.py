@@ -73,7 +73,7 @@ def test_damage_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="`dataset` must be a whole packed file, but .* is damaged"):
         open_packed(path, "train")
     save_file({"a": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match="`dataset` must be a file of `medseglatdiff dataset pack`"):
+    with pytest.raises(ValueError, match="`dataset` must be written by `medseglatdiff dataset pack`"):
         open_packed(path, "train")
     with pytest.raises(FileNotFoundError, match="`dataset` must be a packed file that exists"):
         open_split(str(tmp_path / "no.safetensors"), "train")

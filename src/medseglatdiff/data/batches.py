@@ -1,6 +1,7 @@
-"""Training batches: images with their raters' labels, changed at random, all samples at once on the device.
+"""Training batches: images with their raters' labels, augmented on the device, a whole batch at once.
 
-The randomness of a sample comes from its generator alone: neither neighbours nor the number of processes change it.
+A sample's random numbers come from its generator alone, so neither the rest of the batch nor the number of processes
+changes it.
 """
 
 from collections.abc import Sequence
@@ -21,17 +22,17 @@ def draw_batch(
     device: torch.device | str = "cpu",
     target: str = "random_rater",
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A random rater's mask of each row with its image, changed alike; with the `target` "consensus" the majority's.
+    """Each row's image and the mask of a random rater, augmented alike; with `target` "consensus" the majority mask.
 
     Returns:
         images in [-1, 1], float32 `(B, C, S, S)`, and labels, int64 `(B, S, S)`, on `device`.
     """
-    labels = []
+    drawn = []
     for row, generator in zip(rows, generators, strict=True):
         raters = split.raters(row)  # [R, S, S]
         rater = torch.randint(len(raters), (), generator=generator)
-        labels.append(raters[rater] if target == "random_rater" else split.consensus(row))  # [S, S]
-    images, labels = augmented(split, rows, torch.stack(labels)[:, None], generators, augmentation, device)
+        drawn.append(raters[rater] if target == "random_rater" else split.consensus(row))  # [S, S]
+    images, labels = augmented(split, rows, torch.stack(drawn)[:, None], generators, augmentation, device)
     return images, labels[:, 0]  # [B, C, S, S], [B, S, S]
 
 
@@ -45,8 +46,8 @@ def draw_batch_of_raters(
     """As `draw_batch`, with all raters' masks.
 
     Returns:
-        images `(B, C, S, S)`, labels, int64 `(B, R, S, S)`, and weights, float32 `(B, R)`: with fewer raters than
-        others an image's first is repeated, with a weight of 0; those of its raters are alike and have the sum 1.
+        images `(B, C, S, S)`, labels, int64 `(B, R, S, S)`, and weights, float32 `(B, R)`. Where an image has fewer
+        raters than others, its first mask is repeated with weight 0; the weights of its raters are equal and sum to 1.
     """
     raters = [split.raters(row) for row in rows]  # [R, S, S] each
     counts = torch.tensor([len(masks) for masks in raters])[:, None]  # [B, 1]
@@ -65,12 +66,12 @@ def augmented(
     augmentation: Augmentation,
     device: torch.device | str,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The images of these rows and their labels, uint8 `(B, R, S, S)`, changed alike.
+    """The images of these rows and their labels, uint8 `(B, R, S, S)`, augmented alike.
 
     Returns:
         images in [-1, 1], float32 `(B, C, S, S)`, and labels, int64 `(B, R, S, S)`.
     """
-    # 1. through a window of the image; uint8 until here, as there are fewest bytes to move
+    # 1. the window; uint8 up to here, as it has the fewest bytes to move
     planes = torch.cat([split.images[rows], labels], dim=1).to(device)  # [B, C + R, S, S]
     if augmentation.shift or augmentation.empty_windows:
         marks = [split.raters(row).amax(dim=0) > 0 for row in rows]  # [S, S] each
@@ -82,7 +83,7 @@ def augmented(
     with torch.autocast(images.device.type, enabled=False):  # half precision cannot tell neighbouring pixels apart
         if augmentation.affine or augmentation.zoom:
             images, labels = moved(images, labels, split.num_classes, augmentation, generators)
-        # 3. colours, maybe with the statistics of other images of the split
+        # 3. colours, possibly with the statistics of other images of the split
         others = [int(torch.randint(len(split), (), generator=generator)) for generator in generators]
         statistics = None
         if augmentation.exchange:
@@ -91,9 +92,15 @@ def augmented(
         return random_colours(images, augmentation, generators, statistics), labels
 
 
-def moved(images, labels, num_classes, augmentation, generators) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images `(B, C, S, S)` and labels `(B, R, S, S)` under one random affine map; a pixel has the label that most of
-    it has."""
+def moved(
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    num_classes: int,
+    augmentation: Augmentation,
+    generators: Sequence[torch.Generator],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images `(B, C, S, S)` and labels `(B, R, S, S)` under one random affine map; a pixel takes the label that
+    covers most of it."""
     marked = one_hot(labels.flatten(0, 1), num_classes)[:, 1:]  # [B * R, K, S, S]
     marked = marked.unflatten(0, labels.shape[:2]).flatten(1, 2)  # [B, R * K, S, S]
     planes = random_affine(torch.cat([images, marked], dim=1), augmentation, generators)  # [B, C + R * K, S, S]

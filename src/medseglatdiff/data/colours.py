@@ -1,4 +1,4 @@
-"""Random changes of light and colour of training images, of a whole batch at once."""
+"""Random changes of light and colour in training images, a whole batch at once."""
 
 import math
 from collections.abc import Sequence
@@ -19,20 +19,20 @@ def random_colours(
     generators: Sequence[torch.Generator],
     statistics: tuple[torch.Tensor, torch.Tensor] | None,
 ) -> torch.Tensor:
-    """Images, float32 `(B, C, S, S)` in [-1, 1], in another light; grey ones have no colours to change.
+    """Images, float32 `(B, C, S, S)` in [-1, 1], under other light; colours change in RGB images only.
 
     Args:
-        statistics: means and standard deviations of another image's channels for each sample, `(B, C)` each, if any
-            are to be exchanged.
+        statistics: for each sample the means and standard deviations of another image's channels, `(B, C)` each;
+            `None` exchanges none.
     """
-    # 1. what is random: [B, 1, 1, 1] each, in [-1, 1] around no change, or in [0, 1) where it is a share
+    # 1. random numbers, [B, 1, 1, 1] each: in [-1, 1] around no change, or in [0, 1) for shares
     drawn = draw(generators, *LIGHT, *COLOURS)
     drawn = {name: value.to(images.device)[:, None, None, None] for name, value in drawn.items()}
     change = {name: (2 * value - 1) * getattr(augmentation, name, 1.0) for name, value in drawn.items()}
     chosen = {name: drawn[name] < getattr(augmentation, name) for name in ("exchange", "greying", "blur")}
-    # 2. colours; light is 0 at -1
+    # 2. colours; -1 is black
     if images.shape[1] == 3:
-        if augmentation.exchange:
+        if statistics is not None:
             mean, std = (value.to(images.device)[:, :, None, None] for value in statistics)  # [B, C, 1, 1]
             images = torch.where(chosen["exchange"], with_statistics(images, mean, std), images)  # [B, C, S, S]
         saturation = (1 + change["saturation"]) * ~chosen["greying"]  # [B, 1, 1, 1]
@@ -60,23 +60,22 @@ def random_colours(
 
 
 def with_statistics(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """Images whose channels have this mean and standard deviation, `(B, C, 1, 1)` (Reinhard et al. 2001; as training
-    on polyps uses it, Wei et al. 2021, SANet, arXiv 2108.00882)."""
-    own = images.std(dim=(2, 3), keepdim=True).clamp(min=1e-3)  # [B, C, 1, 1]
-    return (images - images.mean(dim=(2, 3), keepdim=True)) / own * std + mean
+    """Images whose channels have this mean and standard deviation, `(B, C, 1, 1)` (Reinhard et al. 2001; on polyps:
+    Wei et al. 2021, SANet, arXiv 2108.00882)."""
+    before = images.std(dim=(2, 3), keepdim=True).clamp(min=1e-3)  # [B, C, 1, 1]
+    return (images - images.mean(dim=(2, 3), keepdim=True)) / before * std + mean
 
 
 def turned_colours(images: torch.Tensor, saturation: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
-    """RGB images, `(B, 3, S, S)`, with their colours scaled by `saturation` and turned by `angle` about the grey axis,
-    `(B,)` each: 0 leaves grey, a third of a circle takes red to green.
+    """RGB images, `(B, 3, S, S)`, with their colours scaled by `saturation` and rotated by `angle` around the grey
+    axis, `(B,)` each: a saturation of 0 gives grey, a third of a turn takes red to green.
 
     With P the projection on the grey axis and K the cross product with it: P + s (cos a (1 - P) + sin a K)
     (Rodrigues' formula).
     """
-    like = dict(dtype=images.dtype, device=images.device)
-    grey = torch.full((3, 3), 1 / 3, **like)
-    cross = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], **like) / math.sqrt(3)
-    chroma = torch.eye(3, **like) - grey  # [3, 3]
+    grey = images.new_full((3, 3), 1 / 3)
+    cross = images.new_tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)  # [3, 3]
+    chroma = torch.eye(3, dtype=images.dtype, device=images.device) - grey  # [3, 3]
     saturation, angle = saturation[:, None, None], angle[:, None, None]
     matrix = grey + saturation * (angle.cos() * chroma + angle.sin() * cross)  # [B, 3, 3]
     return torch.einsum("bij,bjhw->bihw", matrix, images)

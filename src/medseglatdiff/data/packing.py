@@ -1,17 +1,17 @@
-"""A data set as one lossless file: for machines where a folder is a burden and `datasets` is not installed.
+"""A data set as one lossless file: for machines where many small files are slow or `datasets` is not installed.
 
     medseglatdiff dataset pack data/lidc-idri --out lidc-idri.safetensors
     medseglatdiff train --dataset lidc-idri.safetensors ...
 
-It is a safetensors file with two tensors per split: `SPLIT.files`, the images and masks as the data set has them,
-encoded, one after another; and `SPLIT.rows`, a JSON list with each row's ids and the number of bytes of its image and
-its masks. No byte of an image is encoded anew, and nothing in it is ever executed.
+It is a safetensors file with two tensors per split: `SPLIT.files`, the encoded images and masks of the data set,
+one after another; and `SPLIT.rows`, a JSON list with each row's ids and the number of bytes of its image and
+its masks. No image is encoded again, and nothing in the file is ever executed.
 """
 
 import argparse
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +32,8 @@ def is_packed(dataset: str) -> bool:
     return Path(dataset).suffix == SUFFIX
 
 
-class PackedRows(Sequence):
-    """The rows of a split, decoded as they are asked for, by the column contract.
+class PackedRows:
+    """The rows of a split by the column contract, decoded on access.
 
     Args:
         files (`bytes`): all images and masks, encoded.
@@ -51,6 +51,9 @@ class PackedRows(Sequence):
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __iter__(self) -> Iterator[dict]:
+        return map(self.__getitem__, range(len(self)))
+
     def __getitem__(self, index: int) -> dict:
         row = self.rows[index]
         first = self.first[index % len(self)]
@@ -65,7 +68,7 @@ def open_packed(path: str | Path, split: str) -> PackedRows:
 
     Raises:
         OSError: if there is no such file.
-        ValueError: if it is damaged or no packed file, or has no such split.
+        ValueError: if it is damaged, is not a packed file, or has no such split.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"`dataset` must be a packed file that exists, but was {path}.")
@@ -73,7 +76,7 @@ def open_packed(path: str | Path, split: str) -> PackedRows:
         with safe_open(path, "numpy") as packed:
             found = packed.metadata() or {}
             if found.get("format") != FORMAT["format"]:
-                raise ValueError(f"`dataset` must be a file of `medseglatdiff dataset pack`, but {path} is none.")
+                raise ValueError(f"`dataset` must be written by `medseglatdiff dataset pack`, but {path} is not.")
             splits = [name.removesuffix(".rows") for name in packed.keys() if name.endswith(".rows")]  # noqa: SIM118
             if split not in splits:
                 raise ValueError(f"`split` must be one of {', '.join(splits)} of {path}, but was {split!r}.")
@@ -84,7 +87,7 @@ def open_packed(path: str | Path, split: str) -> PackedRows:
 
 
 def encoded(picture) -> bytes:
-    """An image as `datasets` gives it undecoded, or a decoded one, which becomes a PNG."""
+    """The bytes of an undecoded image of `datasets`, or of a decoded image as a PNG."""
     if isinstance(picture, dict):
         return Path(picture["path"]).read_bytes() if picture["bytes"] is None else picture["bytes"]
     stream = io.BytesIO()
@@ -93,7 +96,7 @@ def encoded(picture) -> bytes:
 
 
 def undecoded(rows: Iterable[dict]) -> Iterable[dict]:
-    """Rows whose images `datasets` leaves as they are stored; other rows as they are."""
+    """Rows of `datasets` with their images left encoded; other rows unchanged."""
     if not hasattr(rows, "cast_column"):
         return rows
     from datasets import Image, List

@@ -1,4 +1,4 @@
-"""Training windows as the clinic has them: not centred on the finding, or with nothing in them."""
+"""Training windows as they occur in the clinic: off-centre, or without a finding."""
 
 from collections.abc import Sequence
 
@@ -13,8 +13,8 @@ def random_windows(
     augmentation: Augmentation,
     generators: Sequence[torch.Generator],
 ) -> torch.Tensor:
-    """All planes of a sample, `(B, N, S, S)`, through a window that is shifted by up to `augmentation.shift` pixels,
-    and in a share of the samples, `augmentation.empty_windows`, over a part of the image that is not marked.
+    """Planes `(B, N, S, S)` through a window that is shifted by up to `augmentation.shift` pixels and, in a share
+    `augmentation.empty_windows` of the samples, lies over an unmarked part of the image.
 
     Args:
         marks (`Sequence[torch.Tensor]`): for each sample a bool `(S, S)`, true where any rater marked something.
@@ -34,8 +34,8 @@ def random_windows(
 
 
 def empty_strips(marks: torch.Tensor) -> list[tuple[int, int, int, int]]:
-    """The parts above, below, left and right of all marks, `(S, S)`, as top, bottom, left, right, half open; those
-    alone that are at least a quarter of the image. Without any mark: none, as the image is empty as it is."""
+    """The strips above, below, left and right of all marks, `(S, S)`, as (top, bottom, left, right), half open, if at
+    least a quarter of the image wide; none if nothing is marked, since the image is empty already."""
     side = len(marks)
     rows, columns = (marks.any(dim=dim).nonzero().flatten().tolist() for dim in (1, 0))
     if not rows:
@@ -48,8 +48,8 @@ def empty_strips(marks: torch.Tensor) -> list[tuple[int, int, int, int]]:
 
 
 def reflected(shift: torch.Tensor, start: torch.Tensor, end: torch.Tensor, side: int) -> torch.Tensor:
-    """Positions, int64 `(B, side)`, of `side` pixels from `shift` on in the stretch from `start` to `end` (exclusive),
-    which is reflected at its ends, last pixel included, as often as it takes; all `(B,)`."""
+    """Positions, int64 `(B, side)`, of `side` consecutive pixels, the first `shift` after `start`; beyond `end`
+    (exclusive) and `start` they are reflected, edge pixels repeated, as often as needed. Arguments are `(B,)`."""
     length = (end - start)[:, None]  # [B, 1]
     position = (torch.arange(side) + shift[:, None]) % (2 * length)  # [B, side]
     return start[:, None] + torch.minimum(position, 2 * length - 1 - position)

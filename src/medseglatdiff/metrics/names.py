@@ -1,4 +1,4 @@
-"""What metrics are called where people read them; the arrow points to the better end."""
+"""Display names of the metrics; the arrow says whether higher or lower is better."""
 
 NAMES = {
     "ged": "generalised energy distance (GED) ↓",
