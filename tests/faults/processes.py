@@ -5,7 +5,10 @@ They are forked from a server that has imported the package: each starts at once
 
 import multiprocessing
 import os
+import shutil
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -36,6 +39,27 @@ def start(words: list, log: Path, folder: Path | None = None, last: int = 0) -> 
     process = FORKS.Process(target=run_command, args=([str(word) for word in words], log, folder, last))
     process.start()
     return Running(process, log)
+
+
+def timed(words: list, log: Path, folder: Path | None = None) -> float:
+    """Seconds that a command takes from its start to its end, the server's own start not counted."""
+    start(["--version"], log).ended()
+    begun = time.monotonic()
+    code, told = start(words, log, folder).ended()
+    assert code == 0, told
+    return time.monotonic() - begun
+
+
+def interrupted(begin: Callable[[], Running], out: Path, seconds: float, number: int) -> tuple[int, str]:
+    """Exit code and words of a command that gets a signal after so many seconds, sooner where it ends before that."""
+    while True:
+        shutil.rmtree(out, ignore_errors=True)
+        running = begin()
+        running.process.join(seconds)
+        if running.process.is_alive():
+            os.kill(running.process.pid, number)
+            return running.ended()
+        seconds *= 0.5
 
 
 def run_command(words: list[str], log: Path, folder: Path | None, last: int):

@@ -1,9 +1,6 @@
 """Signals to commands at work: they end without a traceback, and the same command run again leaves the same files."""
 
-import os
-import shutil
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +8,11 @@ import PIL.Image
 import pytest
 from conftest import tiny_pipeline
 
-from .processes import start, tree
+from .processes import interrupted, start, timed, tree
 
 pytest.importorskip("datasets", reason="needs the extra `train`")
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL]
-MOMENTS = [0.3, 0.6, 0.9]  # shares of the time that the command takes
+MOMENTS = [0.4, 0.8]  # shares of the time that the command takes
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +21,12 @@ def commands(tmp_path_factory) -> dict[str, list]:
     folder = tmp_path_factory.mktemp("commands")
     tiny_pipeline().save_pretrained(folder / "model")
     (folder / "images").mkdir()
-    for number in range(12):
+    for number in range(8):
         pixels = np.random.default_rng(number).integers(0, 256, (90, 80), np.uint8)
         PIL.Image.fromarray(pixels).save(folder / "images" / f"{number}.png")
     return {
         "segment": ["segment", folder / "images", "--model", folder / "model", "--out"],
-        "dataset": ["dataset", "phantom", "--num-rows", "200", "--size", "64", "--out"],
+        "dataset": ["dataset", "phantom", "--num-rows", "150", "--size", "64", "--out"],
     }
 
 
@@ -49,13 +46,11 @@ def same(found: dict[str, bytes], expected: dict[str, bytes]):
 def test_signals(commands, tmp_path, ledger, name):
     what, out, log = f"`{name}` stopped by a signal, then run again", tmp_path / "out", tmp_path / "log"
     words = [*commands[name], out]
-    begun = time.monotonic()
-    assert start(words, log).ended()[0] == 0
-    seconds, expected = time.monotonic() - begun, tree(out)
+    seconds, expected = timed(words, log), tree(out)
     for number in SIGNALS:
         for share in MOMENTS:
             with ledger.case(what, f"{number.name} after {share:.0%}"):
-                code, told = stopped(words, log, out, seconds * share, number)
+                code, told = interrupted(lambda: start(words, log), out, seconds * share, number)
                 judge(code, told, number)
                 left = [
                     path.name for path in tmp_path.iterdir() if path not in (out, log, log.with_suffix(".changes"))
@@ -66,18 +61,6 @@ def test_signals(commands, tmp_path, ledger, name):
                 assert start(words, log).ended()[0] == 0
                 same(tree(out), expected)
     ledger.check(what, len(SIGNALS) * len(MOMENTS))
-
-
-def stopped(words: list, log: Path, out: Path, seconds: float, number: int) -> tuple[int, str]:
-    """What becomes of a command that gets a signal after so many seconds, sooner where it ends before that."""
-    while True:
-        shutil.rmtree(out, ignore_errors=True)
-        running = start(words, log)
-        running.process.join(seconds)
-        if running.process.is_alive():
-            os.kill(running.process.pid, number)
-            return running.ended()
-        seconds *= 0.7
 
 
 def test_the_judge_sees_tracebacks_and_differences():

@@ -1,19 +1,19 @@
 """Kills, signals and damage of a tiny training: resumed, it ends with the weights of one that nobody disturbed."""
 
 import json
-import os
 import random
 import shutil
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from test_training import TINY, weights
 
-from .processes import KILLED, Running, refused, start
+from .processes import KILLED, Running, interrupted, refused, start, timed
 
 pytest.importorskip("accelerate", reason="needs the extra `train`")
 KILLS, SAVES = 12, 12
@@ -25,18 +25,18 @@ class Training:
     def __init__(self, folder: Path):
         self.folder = folder
         (folder / "run.json").write_text(json.dumps(TINY))
-        begun = time.monotonic()
-        code, told = self.start(folder / "whole", folder / "whole").ended()
-        assert code == 0, told
-        self.seconds = time.monotonic() - begun
+        self.seconds = timed(self.words(folder / "whole"), folder / "whole.log", folder / "whole")
         self.changes = int((folder / "whole.changes").read_text())
         self.weights = weights(folder / "whole")
         assert len(self.weights) > 50 and self.changes > 4 * SAVES
 
     def start(self, out: Path, watched: Path | None = None, last: int = 0) -> Running:
         """Starts or resumes a training in `out`."""
-        words = ["train", "--config", self.folder / "run.json", "--output-dir", out, "--resume"]
-        return start(words, self.folder / f"{out.name}.log", watched, last)
+        return start(self.words(out), self.folder / f"{out.name}.log", watched, last)
+
+    def words(self, out: Path) -> list:
+        """The command."""
+        return ["train", "--config", self.folder / "run.json", "--output-dir", out, "--resume"]
 
     def check(self, out: Path):
         """Raises an `AssertionError` unless the training in `out` has the weights of the undisturbed one."""
@@ -57,30 +57,14 @@ def training(tmp_path_factory) -> Training:
     return Training(tmp_path_factory.mktemp("trainings"))
 
 
-def interrupt(training: Training, out: Path, seconds: float, number: int) -> tuple[int, str]:
-    """Sends a signal to a new training after so many seconds, sooner where it ends before that."""
-    while True:
-        shutil.rmtree(out, ignore_errors=True)
-        running = training.start(out)
-        running.process.join(seconds)
-        if running.process.is_alive():
-            signal_process(running, number)
-            return running.ended()
-        seconds *= 0.7
-
-
-def signal_process(running: Running, number: int):
-    os.kill(running.process.pid, number)
-
-
 def test_kills_at_random(training, tmp_path, ledger):
     what, moments = "training killed at a random moment, then resumed", random.Random(0)
     for index in range(KILLS):
-        seconds = training.seconds * moments.uniform(0.05, 0.95)
+        seconds, out = training.seconds * moments.uniform(0.05, 0.95), tmp_path / f"random-{index}"
         with ledger.case(what, f"after {seconds:.2f} s"):
-            code, _ = interrupt(training, tmp_path / f"random-{index}", seconds, signal.SIGKILL)
+            code, _ = interrupted(partial(training.start, out), out, seconds, signal.SIGKILL)
             assert code == KILLED
-            training.resume(tmp_path / f"random-{index}")
+            training.resume(out)
     ledger.check(what, KILLS)
 
 
@@ -102,7 +86,8 @@ def test_signals(training, tmp_path, ledger):
     for index, number in enumerate(signals):
         out = tmp_path / f"signal-{index}"
         with ledger.case(what, number.name):
-            code, told = interrupt(training, out, training.seconds * (index + 1) / (len(signals) + 1), number)
+            seconds = training.seconds * (index + 1) / (len(signals) + 1)
+            code, told = interrupted(partial(training.start, out), out, seconds, number)
             assert code in ({130} if number == signal.SIGINT else {-number, 128 + number}), f"exit code {code}"
             assert "Traceback" not in told, "a traceback"
             training.resume(out)
@@ -149,7 +134,7 @@ def stopped(training) -> Path:
     while not newest.is_dir():
         assert running.process.is_alive()
         time.sleep(0.002)
-    signal_process(running, signal.SIGKILL)
+    running.process.kill()
     running.ended()
     shutil.rmtree(out / "image_vae", ignore_errors=True)
     return newest
