@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from medseglatdiff.data.augmentation import dihedral, undo_dihedral
 from medseglatdiff.data.batches import draw_batch
+from medseglatdiff.data.files import replacing
 from medseglatdiff.data.splits import SegmentationSplit, rows_at, seeded_generator
 from medseglatdiff.metrics import dice, generalized_energy_distance
 from medseglatdiff.training.config import Config
@@ -78,8 +79,8 @@ def save(checkpoint: Path, progress: dict, **parts: nn.Module):
     state = {name: part.state_dict() for name, part in parts.items()}
     state |= {"progress": progress, "random": torch.get_rng_state()}
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, checkpoint.with_suffix(".partial"))
-    checkpoint.with_suffix(".partial").rename(checkpoint)
+    with replacing(checkpoint) as partial:
+        torch.save(state, partial)
 
 
 def load(checkpoint: Path, **parts: nn.Module) -> dict:

@@ -15,7 +15,6 @@ calibrate.py's rule. Interrupted, training goes on from its last checkpoint in o
 
 import argparse
 import dataclasses
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -26,6 +25,7 @@ from baseline_networks import NETWORKS, Baseline
 from baseline_training import CHECKPOINTS, SYMMETRIES, draw_views, fit
 from tqdm import tqdm
 
+from medseglatdiff.data.files import write_json
 from medseglatdiff.data.images import preprocess, resize_bilinear
 from medseglatdiff.data.splits import load_split, noise_seed, open_split, read_raters
 from medseglatdiff.evaluation.rows import measure_row
@@ -146,9 +146,7 @@ def main():
     results |= summarize(measured, options.num_masks, options.seed)
     results |= {"device": hardware(), "versions": versions(), "git_commit": git_commit()}
     out.parent.mkdir(exist_ok=True)
-    partial = out.with_suffix(".partial")
-    partial.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
-    partial.rename(out)
+    write_json(out, results)
     for metric in ("dice", "iou", "ged", "hm_iou", "aurc"):
         if metric in results["metrics"]:
             print(f"{metric:8} {results['metrics'][metric]['value']:.4f}")

@@ -10,13 +10,15 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_results_are_current(tmp_path, monkeypatch):
-    text = (ROOT / "README.md").read_text()
-    (tmp_path / "README.md").write_text(text)
+    (tmp_path / "docs").mkdir()
     for folder in ("pipelines", "benchmarks"):
         (tmp_path / folder).symlink_to(ROOT / folder)
+    texts = {name: (ROOT / name).read_text() for name in ("README.md", "docs/results.md")}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
     monkeypatch.setattr(readme_results, "ROOT", tmp_path)
     readme_results.main()
-    assert (tmp_path / "README.md").read_text() == text, "run `make results`"
+    assert {name: (tmp_path / name).read_text() for name in texts} == texts, "run `make results`"
 
 
 def test_ablations_are_current(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 from torch.utils.flop_counter import FlopCounterMode
+from training_fixtures import trained  # noqa: F401
 
 from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffUNet, MedSegLatDiffVAE
 

@@ -58,5 +58,5 @@ def test_a_stage_ends_by_the_clock_and_not_again(tmp_path, monkeypatch):
 
 
 def test_minutes_are_above_zero():
-    with pytest.raises(ValueError, match="`minutes` must be above 0, but was 0"):
+    with pytest.raises(ValueError, match="`minutes` must be greater than 0, but was 0"):
         Config(minutes=0)

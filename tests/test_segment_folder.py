@@ -212,7 +212,7 @@ def test_a_segmenter_can_be_sent_to_another_process(images, model, tmp_path, und
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(point="5"), "`--point` must be X,Y in pixels, but was '5'"),
+        (dict(point="5"), "`--point` must be X,Y or X,Y,Z in pixels, but was '5'"),
         (dict(point="a,b"), "`--point` must be X,Y"),
         (dict(box="1,2,3"), "`--box` must be LEFT,TOP,RIGHT,BOTTOM"),
         (dict(point="24,3"), r"the point \(24, 3\) must lie in the image of 24 x 20 pixels"),

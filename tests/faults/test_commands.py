@@ -1,7 +1,6 @@
 """Signals to commands at work: they end without a traceback, and the same command run again leaves the same files."""
 
 import signal
-from pathlib import Path
 
 import numpy as np
 import PIL.Image

@@ -12,7 +12,7 @@ import pytest
 from conftest import tiny_pipeline
 from demo_fixtures import phantom_png
 from safetensors.torch import load_file
-from test_training import TINY
+from training_fixtures import TINY
 
 from medseglatdiff.data.files import PREFIX
 

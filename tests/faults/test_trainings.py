@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import TINY, weights
+from training_fixtures import TINY, weights
 
 from .processes import KILLED, Running, interrupted, refused, start, timed
 

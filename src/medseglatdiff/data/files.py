@@ -18,14 +18,14 @@ from safetensors import SafetensorError
 
 Result = TypeVar("Result")
 
-PREFIX = ".partial-"  # of temporary names: hidden, so that nothing lists or publishes what a kill leaves behind
+PREFIX, OLD = ".partial-", ".old-"  # of temporary names: hidden, so that nothing lists or publishes what a kill leaves
 CURRENT_FOLDER, RENAME_EXCHANGE = -100, 2  # AT_FDCWD of fcntl.h; linux/fs.h
 READS, PAUSE = 10, 0.02  # of `read_folder`: how often, and seconds to wait for a missing folder
 
 
-def temporary(path: Path) -> Path:
+def temporary(path: Path, prefix: str = PREFIX) -> Path:
     """A name beside `path` that nobody else uses, with its suffix."""
-    return path.with_name(f"{PREFIX}{secrets.token_hex(4)}-{path.name[-100:]}")
+    return path.with_name(f"{prefix}{secrets.token_hex(4)}-{path.name[-100:]}")
 
 
 @contextmanager
@@ -91,12 +91,12 @@ def replace_folder(partial: Path, folder: Path):
     if not folder.is_dir():
         partial.rename(folder)
         return
-    if not exchange(partial, folder):
-        old = temporary(folder)
-        folder.rename(old)
+    if exchange(partial, folder):
+        old = partial
+    else:
+        old = folder.rename(temporary(folder, OLD))  # which `sweep` leaves alone: after a kill here it is all there is
         partial.rename(folder)
-        old.rename(partial)
-    shutil.rmtree(partial)
+    shutil.rmtree(old)
 
 
 def exchange(first: Path, second: Path) -> bool:

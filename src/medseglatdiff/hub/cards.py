@@ -5,6 +5,7 @@ import re
 from huggingface_hub import DatasetCard
 
 from ..pipeline.pipeline import MedSegLatDiffPipeline
+from ..training.history import read_record
 from .tables import markdown_table
 
 STAGES = {
@@ -98,45 +99,87 @@ def foreground_weight(stage: str, config: dict) -> str:
     return "by pixel frequencies" if config["foreground_weight"] is None else str(config["foreground_weight"])
 
 
+def last_settings(stages: dict[str, dict], *kinds: str) -> dict:
+    """The settings of the last stage of one of these kinds, of the start's stages too; none if there is none."""
+    found = [run["settings"] for name, run in stages.items() if name.split("/")[-1] in kinds]
+    return found[-1] if found else {}
+
+
+def rater_rule(stages: dict[str, dict]) -> str:
+    """Which of the raters' masks each stage learned from."""
+    targets = {name: run["settings"]["target"] for name, run in stages.items() if name.split("/")[-1] == "unet"}
+    if stages and {name.split("/")[-1] for name in stages} == {"energy"}:
+        return "All raters' masks of an image at every step"
+    if set(targets.values()) <= {"random_rater"}:
+        return "A random rater's mask at every step"
+    if len(set(targets.values())) == 1:
+        return "The denoiser learned the raters' majority, the autoencoders a random rater's mask at every step"
+    rules = {"random_rater": "a random rater's mask at every step", "consensus": "the raters' majority"}
+    told = ", then ".join(f"{rules[target]} ({stage_label(name)})" for name, target in targets.items())
+    return f"The denoiser learned {told}; the autoencoders a random rater's mask at every step"
+
+
+def start_fact(settings: dict) -> str:
+    """Whose weights the training started from, where the stages do not tell it all; empty otherwise."""
+    stages, start = settings["stages"], settings["config"]["start_from"]
+    before = [run for name, run in stages.items() if name.startswith("start/")]
+    if not start or not before and any(name.split("/")[-1] == "mask_vae" for name in stages):
+        return ""
+    commit = f", trained at commit {before[-1]['git_commit'][:7]}" if before and before[-1].get("git_commit") else ""
+    known = "" if before else ", of whose training nothing is known"
+    return f" Mask autoencoder and the first weights of the rest are those of `{start}`{commit}{known}."
+
+
 def training_facts(settings: dict) -> dict[str, str]:
     """How it was trained, from training.json."""
-    config, rows = settings["config"], settings["rows"]
-    features = " The image encoder starts from ImageNet weights." if config.get("image_encoder") else ""
-    starts = [run for name, run in settings["stages"].items() if name.startswith("start/")]
-    if starts:
-        start = f"`{config['start_from']}`"
-        start += f", trained at commit {starts[-1]['git_commit'][:7]}" if starts[-1].get("git_commit") else ""
-        features += f" Mask autoencoder and the first weights of the rest are those of {start}."
-    if any(name.endswith("energy") for name in settings["stages"]):
+    settings = read_record(settings)
+    config, rows, stages = settings["config"], settings["rows"], settings["stages"]
+    denoiser = last_settings(stages, "unet") or config
+    denoisers = [run["settings"] for name, run in stages.items() if name.split("/")[-1] == "unet"]
+    pretrained = any(own["image_encoder"] is not None and not own["start_from"] for own in denoisers)
+    features = " The image encoder starts from ImageNet weights." if pretrained else ""
+    features += start_fact(settings)
+    if energy := last_settings(stages, "energy"):
         features += (
-            f" At last the sampler of {config['energy_inference_steps']} steps was trained as a whole: by the energy "
-            f"score, with 1 - IoU as its distance, of {config['energy_masks']} hypotheses an image against all raters."
+            f" At last the sampler of {energy['energy_inference_steps']} steps was trained as a whole: by the energy "
+            f"score, with 1 - IoU as its distance, of {energy['energy_masks']} hypotheses an image against all raters."
         )
-    if averaged := sum(name.startswith("run ") for name in settings["stages"]):
+    if averaged := sum(name.startswith("run ") for name in stages):
         features += f" The weights are the mean of those of {averaged} runs."
+    if dropped := [name for run in stages.values() for name in run.get("set_back", {})]:
+        names = ", ".join(f"`{name}`" for name in dict.fromkeys(dropped))
+        features += f" What had been chosen on validation for the weights before was set back: {names}."
+    mask_loss = (last_settings(stages, "mask_vae", "mask_decoder") or config)["mask_loss"]
     summary = (
         f"{rows['train']:,} training and {rows['validation']:,} validation rows, {settings['hardware']}, "
         f"{settings['num_processes']} process(es), mixed precision {config['mixed_precision']}, seed "
-        f"{config['seed']}. A random rater's mask at every step; the kept weights are the moving average "
-        f"with the best validation score. Mask loss {config['mask_loss']}; the denoiser learns "
-        f"{config['scheduler']['prediction_type']}.{features} All settings, versions and the "
+        f"{config['seed']}. {rater_rule(stages)}; the kept weights are the moving average "
+        f"with the best validation score. Mask loss {mask_loss}; the denoiser learns "
+        f"{denoiser['scheduler']['prediction_type']}.{features} All settings, versions and the "
         "commit stand in `training.json`."
     )
+    return {"summary": summary, "stages": stage_table(stages)}
+
+
+def stage_table(stages: dict[str, dict]) -> str:
+    """A line per stage; with its data set, where they differ."""
     head = ["stage", "steps", "images per step", "learning rate", "foreground weight", "decay of the moving average"]
     head += ["best step", "wall hours", "CPU core hours"]
-    runs = [(name, run, config | run.get("other_settings", {})) for name, run in settings["stages"].items()]
-    stages = [
+    datasets = {name: run["settings"]["dataset"].rstrip("/").split("/")[-1] for name, run in stages.items()}
+    several = len(set(datasets.values())) > 1
+    lines = [
         [
             stage_label(name),
             f"{run['step']:,}",
-            str(images_per_step(name, run.get("num_processes", settings["num_processes"]), own)),
-            str(own[RATES.get(name.split("/")[-1], "vae_learning_rate")]),
-            foreground_weight(name, own),
-            str(own["ema_decay"]),
+            str(images_per_step(name, run["num_processes"], run["settings"])),
+            str(run["settings"][RATES.get(name.split("/")[-1], "vae_learning_rate")]),
+            foreground_weight(name, run["settings"]),
+            str(run["settings"]["ema_decay"]),
             f"{run['best_step']:,}",
             f"{run['wall_hours']:.2f}",
             f"{run['cpu_hours']:.2f}",
+            *([datasets[name]] if several else []),
         ]
-        for name, run, own in runs
+        for name, run in stages.items()
     ]
-    return {"summary": summary, "stages": markdown_table(head, stages)}
+    return markdown_table([*head, "data set"] if several else head, lines)

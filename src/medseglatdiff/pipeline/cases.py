@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 import PIL.Image
 
-from ..data.dicom import is_dicom
+from ..data.dicom_files import is_dicom
+from ..data.volumes import SUFFIXES as VOLUMES
+from ..data.volumes import is_volume, stem
 
 UNSAFE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\\:*?\"<>|]"
@@ -43,7 +45,9 @@ def find_cases(inputs: Sequence[str | os.PathLike], out: Path | None = None) -> 
         if not paths:
             raise ValueError(f"{text} cannot be segmented: there is no such file or folder, nor a match of a pattern.")
         for path in map(Path, paths):
-            if path.is_dir():
+            if path.is_dir() and is_series(path):
+                found.append((path.parent, path))
+            elif path.is_dir():
                 found += [(path, file) for file in _images_below(path, out)]
             else:
                 found.append((path.parent, path))
@@ -55,21 +59,37 @@ def find_cases(inputs: Sequence[str | os.PathLike], out: Path | None = None) -> 
 
 def _images_below(folder: Path, out: Path | None) -> Iterable[Path]:
     """Image files below a folder, sorted by name, without following links to folders."""
-    suffixes = {*PIL.Image.registered_extensions(), ".dcm", ".dicom", ".ima"}
+    suffixes = (*PIL.Image.registered_extensions(), ".dcm", ".dicom", ".ima", *VOLUMES)
     for base, folders, files in os.walk(folder):
         own = Path(base)
+        for name in sorted(folders):
+            if is_series(own / name):
+                folders.remove(name)
+                yield own / name
         folders[:] = sorted(
             name for name in folders if not name.startswith(".") and (out is None or not _same(own / name, out))
         )
         for name in sorted(files):
             path = own / name
-            known = path.suffix.lower() in suffixes or (not path.suffix and path.is_file() and is_dicom(path))
-            if known and not name.startswith("."):
+            bare = not path.suffix and path.is_file() and is_dicom(path)
+            if not name.startswith(".") and (bare or name.lower().endswith(suffixes)):
                 yield path
+
+
+def is_series(folder: Path) -> bool:
+    """Whether a folder is a volume: at least two DICOM files of a series, and no other images."""
+    files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    pictures = any(path.suffix.lower() in PIL.Image.registered_extensions() for path in files)
+    return not pictures and sum(map(is_dicom, files)) > 1 and is_volume(folder)
 
 
 def _same(folder: Path, out: Path) -> bool:
     return out.exists() and folder.samefile(out)
+
+
+def case_stem(path: Path) -> str:
+    """The name of a file without the suffix of its format, that of a folder as it is."""
+    return stem(path) if path.is_dir() or path.name.lower().endswith(VOLUMES) else path.stem
 
 
 def case_names(paths: Sequence[Path]) -> list[str]:
@@ -81,7 +101,7 @@ def case_names(paths: Sequence[Path]) -> list[str]:
     """
     names, taken = [], set()
     for path in paths:
-        parts = [UNSAFE.sub("_", part).strip(". ") or "_" for part in (*path.parent.parts, path.stem)]
+        parts = [UNSAFE.sub("_", part).strip(". ") or "_" for part in (*path.parent.parts, case_stem(path))]
         name, number = "/".join(parts), 2
         while name.lower() in taken:
             name, number = f"{'/'.join(parts)}-{number}", number + 1

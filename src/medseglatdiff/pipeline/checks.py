@@ -27,6 +27,7 @@ from ..models.checks import (
 )
 from ..models.modeling import check_channels
 from .aggregation import check_calibration
+from .finding_codes import FINDINGS
 
 INDEX = "model_index.json"
 SETTINGS = {
@@ -41,6 +42,7 @@ SETTINGS = {
     "spread": later(number(0)),
     "region_size": later(optional(integer(8, 65536))),
     "pixel_size": later(optional(number(0, above=True))),
+    "finding": later(one_of(*FINDINGS)),
     "calibration": Rule("null or points", lambda value: value is None or isinstance(value, Mapping)),
 }
 SCHEDULER = {

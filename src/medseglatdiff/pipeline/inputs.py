@@ -1,6 +1,7 @@
 """What the pipeline is called with: checked counts, generators and images, cut to their regions and resized."""
 
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,18 @@ def check_latents(latents: torch.Tensor | None, shape: tuple[int, ...]):
     if tuple(latents.shape) != shape:
         raise ValueError(f"`latents` must have shape {shape}, but was {tuple(latents.shape)}.")
     check_finite(latents, "latents")
+
+
+def check_members(members: Sequence[int] | None, count: int) -> list[int]:
+    """Indices of candidates as a list, all of them for `None`.
+
+    Raises:
+        ValueError: unless there is at least one and each lies in [0, count), once.
+    """
+    members = list(range(count)) if members is None else [int(member) for member in members]
+    if not members or len(set(members)) < len(members) or not 0 <= min(members) <= max(members) < count:
+        raise ValueError(f"`members` must be different indices in [0, {count}), but was {members}.")
+    return members
 
 
 def as_generators(generator, seed: int | None, num_images: int) -> list[torch.Generator] | list[None]:
@@ -90,7 +103,8 @@ def preprocess(images: list, regions, channels: int, config) -> Views:
     for index, (image, region) in enumerate(zip(images, as_region_list(regions, len(images)), strict=True)):
         try:
             array = to_channels(load_image(image, config.stretch), channels)  # [H, W, C]
-            side = field_of_view(image, config) if region is not None else (0.0, 0.0)
+            known = region is not None and config.pixel_size and isinstance(image, (str, os.PathLike))
+            side = field_of_view(pixel_spacing(image) if known else None, config)
             window = region_window(region, array.shape[:2], side)
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
@@ -107,11 +121,10 @@ def preprocess(images: list, regions, channels: int, config) -> Views:
     return Views(torch.cat(batch).mul(2).sub(1).clamp(-1, 1), sizes, windows)
 
 
-def field_of_view(image, config) -> tuple[float, float]:
+def field_of_view(spacing: tuple[float, float] | None, config) -> tuple[float, float]:
     """Height and width of what a point shows, in the image's own pixels: the size of the training crops, in mm where
-    both the training data's pixel size and the image's spacing are known."""
+    both the training data's pixel size and the image's spacing, between rows and between columns, are known."""
     side = config.region_size or config.sample_size
-    spacing = pixel_spacing(image) if config.pixel_size and isinstance(image, (str, os.PathLike)) else None
-    if spacing is None:
+    if spacing is None or not config.pixel_size:
         return side, side
     return side * config.pixel_size / spacing[0], side * config.pixel_size / spacing[1]

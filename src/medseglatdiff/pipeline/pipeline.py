@@ -49,6 +49,8 @@ class MedSegLatDiffPipeline(SamplerMixin, CheckedPipeline):
             without a region is warned about.
         pixel_size (`float`, *optional*): side of a pixel of these crops in mm, where they all had one: points then
             show as many mm in images whose spacing is known.
+        finding (`str`, *optional*): what the masks outline, for the codes of DICOM Segmentation: `"nodule"`,
+            `"polyp"` or `"skin lesion"`; a lesion of any kind if `None`.
     """
 
     model_cpu_offload_seq = "image_encoder->unet->mask_vae"
@@ -71,6 +73,7 @@ class MedSegLatDiffPipeline(SamplerMixin, CheckedPipeline):
         calibration: dict | None = None,
         region_size: int | None = None,
         pixel_size: float | None = None,
+        finding: str | None = None,
     ):
         super().__init__()
         settings = dict(
@@ -86,6 +89,7 @@ class MedSegLatDiffPipeline(SamplerMixin, CheckedPipeline):
             calibration=calibration,
             region_size=region_size,
             pixel_size=pixel_size,
+            finding=finding,
         )
         check_settings(settings)
         check_components(image_encoder, mask_vae, unet, scheduler, settings)
@@ -97,13 +101,20 @@ class MedSegLatDiffPipeline(SamplerMixin, CheckedPipeline):
         """Foreground classes: 1 for a binary checkpoint."""
         return self.mask_vae.config.out_channels - 1
 
-    def decode(self, latents: torch.Tensor, batch_size: int | None = None) -> torch.Tensor:
-        """Probabilities, float32 `(N, 1 + K, S, S)`, of the candidates of one image, `(N, C, h, w)`, turned back."""
+    def decode(
+        self, latents: torch.Tensor, batch_size: int | None = None, members: Sequence[int] | None = None
+    ) -> torch.Tensor:
+        """Probabilities, float32 `(N, 1 + K, S, S)`, of the candidates of one image, `(N, C, h, w)`, turned back.
+
+        `members` says which of all candidates these are; the first N if `None`.
+        """
         parts = latents.to(self.mask_vae.dtype).split(batch_size or self.config.default_num_masks)
         logits = torch.cat([self.mask_vae.decode(part).float() for part in parts])  # [N, 1+K, S, S]
         check_finite(logits, "logits")
         probabilities, symmetries = logits.softmax(dim=1), self.config.symmetries  # [N, 1+K, S, S]
-        return torch.stack([undo_dihedral(own, index % symmetries) for index, own in enumerate(probabilities)])
+        indices = range(len(latents)) if members is None else members
+        turned = zip(indices, probabilities, strict=True)
+        return torch.stack([undo_dihedral(own, index % symmetries) for index, own in turned])
 
     @torch.no_grad()
     def select(
@@ -146,7 +157,10 @@ class MedSegLatDiffPipeline(SamplerMixin, CheckedPipeline):
             zip(candidates.latents, candidates.sizes, candidates.windows, strict=True)
         ):
             known = candidates.probabilities
-            probabilities = known[index] if known else self.decode(latents, candidates.batch_size)  # [N, 1+K, S, S]
+            if not known:
+                probabilities = self.decode(latents, candidates.batch_size, candidates.members)  # [N, 1+K, S, S]
+            else:
+                probabilities = known[index]  # [N, 1+K, S, S]
             extent = window.size if window else size
             kept = keep_candidates(
                 probabilities, extent, window, inside[index], outside[index], index

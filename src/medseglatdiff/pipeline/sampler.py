@@ -10,7 +10,7 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from ..data.augmentation import dihedral
 from ..data.images import as_image_list
-from .inputs import as_generators, check_choice, check_counts, check_latents, preprocess
+from .inputs import as_generators, check_choice, check_counts, check_latents, check_members, preprocess
 from .sampling import MedSegLatDiffCandidates, SamplingInterrupted, check_finite, denoise, takes_generators
 from .schedulers import check_scheduler
 
@@ -94,6 +94,7 @@ class SamplerMixin:
         seed: int | None = None,
         callback_on_step_end: Callable | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        members: Sequence[int] | None = None,
     ) -> MedSegLatDiffCandidates:
         """The first half of a call: draws candidates, from which `select` makes masks as often as wanted.
 
@@ -107,6 +108,8 @@ class SamplerMixin:
                 return a dict with other tensors to go on with, and set `pipe._interrupt = True`.
             callback_on_step_end_tensor_inputs (`Sequence[str]`, *optional*): of `"latents"`, `(n, C, h, w)`, and
                 `"condition"`, `(n, condition_channels, h, w)`: what `callback_kwargs` holds.
+            members (`Sequence[int]`, *optional*): which of the `num_candidates` to draw, for each image; all if
+                `None`. Each starts from the noise, and has the symmetry, that it has among all.
 
         Raises:
             TypeError, ValueError: for every argument that cannot be used, before anything is sampled.
@@ -118,6 +121,7 @@ class SamplerMixin:
         batch_size = config.default_num_masks if batch_size is None else batch_size
         count = self.num_drawn(config.default_num_masks) if num_candidates is None else num_candidates
         check_counts(num_inference_steps=steps, batch_size=batch_size, num_candidates=count)
+        members = check_members(members, count)
         generators = as_generators(generator, seed, len(images))
         check_latents(latents, (len(images) * count, *self.latent_shape()))
         for name in callback_on_step_end_tensor_inputs:
@@ -127,11 +131,14 @@ class SamplerMixin:
         views = preprocess(images, regions, self.image_encoder.config.in_channels, config)
         noise = self.prepare_latents(count, generators) if latents is None else latents  # [B*N, C, h, w]
         noise = noise.to(self._execution_device, self.unet.dtype)  # [B*N, C, h, w]
+        rows = (torch.tensor(members) + count * torch.arange(len(images))[:, None]).flatten()  # [B*n]
+        noise = noise[rows.to(noise.device)]  # [B*n, C, h, w]
         step_generators = self.step_generators(count, generators)
+        step_generators = step_generators and [step_generators[index] for index in rows.tolist()]
         conditions = self.encode_image(views.pixels, count, batch_size)  # [B, s, condition_channels, h, w]
         # 3. denoise, `batch_size` at a time, each with a scheduler that no other call uses
-        owners = torch.arange(len(images), device=noise.device).repeat_interleave(count)  # [B*N]
-        turns = torch.arange(count, device=noise.device).repeat(len(images)) % conditions.shape[1]  # [B*N]
+        owners = torch.arange(len(images), device=noise.device).repeat_interleave(len(members))  # [B*n]
+        turns = torch.tensor(members, device=noise.device).repeat(len(images)) % conditions.shape[1]  # [B*n]
         batches, scheduler = (
             torch.arange(len(noise), device=noise.device).split(batch_size),
             copy.deepcopy(self.scheduler),
@@ -163,6 +170,6 @@ class SamplerMixin:
                     denoised.append(drawn)  # [n, C, h, w]
         finally:
             _CALL.reset(token)
-        drawn = torch.cat(denoised).unflatten(0, (len(images), count))  # [B, N, C, h, w]
+        drawn = torch.cat(denoised).unflatten(0, (len(images), len(members)))  # [B, n, C, h, w]
         check_finite(drawn, "latents")
-        return MedSegLatDiffCandidates(drawn, views.sizes, views.windows, batch_size)
+        return MedSegLatDiffCandidates(drawn, views.sizes, views.windows, batch_size, members=members)

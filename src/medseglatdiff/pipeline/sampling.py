@@ -27,6 +27,7 @@ class MedSegLatDiffCandidates(BaseOutput):
         batch_size (`int`): most latents that are decoded at once.
         probabilities (`list[torch.Tensor]`, *optional*): what `pipe.decode` gives for these latents, `(N, 1 + K, S,
             S)` for each image; set it where the same candidates are selected from several times.
+        members (`list[int]`, *optional*): which of all candidates these are; the first N if `None`.
     """
 
     latents: torch.Tensor
@@ -34,6 +35,7 @@ class MedSegLatDiffCandidates(BaseOutput):
     windows: list[Window | None]
     batch_size: int
     probabilities: list[torch.Tensor] | None = None
+    members: list[int] | None = None
 
 
 def denoise(

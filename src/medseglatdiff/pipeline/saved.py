@@ -37,6 +37,7 @@ class CheckedPipeline(DiffusionPipeline):
         """Saves as `DiffusionPipeline.save_pretrained` does, and at last manifest.json, the checksums of all files."""
         super().save_pretrained(save_directory, **kwargs)
         folder = Path(save_directory)
+        forget_paths(folder)
         write_json(folder / MANIFEST, {name: sha256(folder / name) for name in component_files(folder)})
 
     @classmethod
@@ -112,6 +113,14 @@ def download_index(repo_id: str, **source) -> Path:
         raise OSError(
             f"There is no folder {repo_id}, and no Hub repository of that name can be reached or is in the cache."
         ) from error
+
+
+def forget_paths(folder: Path):
+    """Removes from saved configurations where diffusers loaded them from: paths of this machine."""
+    for path in [*folder.glob("*.json"), *folder.glob("*/*config.json")]:
+        config = read_json(path)
+        if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:
+            write_json(path, config)
 
 
 def component_files(folder: Path) -> list[str]:

@@ -33,10 +33,11 @@ import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from ..data.files import write_json
 from ..data.splits import open_split
 from ..pipeline.pipeline import MedSegLatDiffPipeline
 from .calibration import choose_confidence, choose_level, choose_spread, cross_validate, fit
-from .commands import Parser, progress_bar, public_command, text_table, whole_number, write_atomically
+from .commands import Parser, progress_bar, public_command, text_table, whole_number
 from .launcher import use_threads
 from .provenance import git_commit
 from .tally import PROBABILITY, Tally, tally_rows
@@ -108,9 +109,10 @@ def describe(tally: Tally, midway: bool) -> tuple[dict, dict, np.ndarray]:
     return measured, {"calibration": calibration, "threshold": threshold}, after if calibration else before
 
 
-def write_json(path: Path, content: dict):
-    """Writes the file whole or not at all."""
-    write_atomically(path, lambda partial: partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n"))
+def replace_settings(folder: Path, **settings):
+    """Writes settings into the folder's model_index.json."""
+    index = json.loads((folder / "model_index.json").read_text()) | settings
+    write_json(folder / "model_index.json", index)
 
 
 def count(pipeline, rows, chosen: list[int], options, accelerator) -> dict[float | str, Tally] | None:
@@ -199,9 +201,8 @@ def main(arguments: list[str] | None = None):
         "git_commit": git_commit(),
     }
     write_json(options.pipeline / "calibration.json", measured)
-    index = options.pipeline / "model_index.json"
-    settings |= {"default_num_candidates": pipeline.config.default_num_candidates, "spread": spread}
-    write_json(index, json.loads(index.read_text()) | settings)
+    candidates = pipeline.config.default_num_candidates
+    replace_settings(options.pipeline, default_num_candidates=candidates, spread=spread, **settings)
     print_measured(measured)
     print(f"written: {options.pipeline / 'calibration.json'}, and the settings to model_index.json beside it")
     print(f"next: medseglatdiff evaluate --pipeline {options.pipeline} --dataset {options.dataset}")
