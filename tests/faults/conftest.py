@@ -1,14 +1,18 @@
-"""The campaign's ledger and its end: one table on the terminal, and `results.json` where a date is given."""
+"""The campaign's ledger and its end: a table on the terminal; with a date, `results.json` and SECURITY.md too."""
 
 import json
 
 import pytest
 
-from .ledger import RESULTS, Ledger, merged, table
+from .ledger import RESULTS, Ledger, merged, quote, table
 
 
 def pytest_addoption(parser):
-    parser.addoption("--campaign-date", metavar="DATE", help="writes tests/faults/results.json, with this date")
+    parser.addoption(
+        "--campaign-date",
+        metavar="DATE",
+        help="writes tests/faults/results.json and the table in SECURITY.md, with this date",
+    )
 
 
 def pytest_configure(config):
@@ -28,7 +32,9 @@ def pytest_terminal_summary(terminalreporter, config):
         for row in rows:
             terminalreporter.write_line("\n".join(f"{row['what']}: {failure}" for failure in row.get("failed", [])))
     if rows and date:
-        RESULTS.write_text(json.dumps(merged(rows), indent=2) + "\n", "utf-8")
+        rows = merged(rows)
+        RESULTS.write_text(json.dumps(rows, indent=2) + "\n", "utf-8")
+        quote(rows)
 
 
 LEDGER = pytest.StashKey[Ledger]()
