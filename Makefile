@@ -1,9 +1,10 @@
 # The main jobs; each sets up what it needs in .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
+DATE ?= $(shell date +%F)
 EXAMPLES := $(wildcard examples/nodule-*.png)
 
-.PHONY: help demo space test test-fast lint format cards results
+.PHONY: help demo space test test-fast campaign lint format cards results
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -26,6 +27,9 @@ test-fast: .venv/ready  ## what runs in a minute: neither training nor programs 
 
 test: .venv/ready  ## the whole test suite, in two processes: much of it waits for programs that start
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+campaign: .venv/ready  ## kills, damage, full disks and hostile files by the hundred (tests/faults); DATE=YYYY-MM-DD
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults -m campaign --campaign-date $(DATE)
 
 lint: .venv/ready  ## what CI checks before it tests
 	$(BIN)/ruff check .
