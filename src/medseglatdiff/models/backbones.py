@@ -6,6 +6,7 @@ Each takes images in [-1, 1], `(B, in_channels, H, W)`, and returns a list of fe
 
 import json
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -72,19 +73,18 @@ class TransformersBackbone(nn.Module):
         config (`str` or `dict`): Hub id or folder of a backbone, or its configuration with its `model_type`. Where it
             names the last stage alone, which is the default of transformers, up to four stages or layers are taken,
             evenly spaced.
-        strides (`tuple[int]`, *optional*): powers of two next to the strides of its feature maps; `None` measures them
-            on a blank image.
+        strides (`Sequence[int]`, *optional*): strides of its feature maps, rounded to powers of two; measured
+            on a blank image if `None`.
     """
 
-    def __init__(self, config: str | dict, strides: tuple[int, ...] | None = None):
+    def __init__(self, config: str | dict, strides: Sequence[int] | None = None):
         super().__init__()
         try:
             from transformers import AutoBackbone, AutoConfig
         except ImportError as error:
             raise ImportError('Backbones of transformers need `pip install "medseglatdiff[backbones]"`.') from error
-        if isinstance(config, str):
-            config = AutoConfig.from_pretrained(config).to_dict()
-        settings = AutoConfig.for_model(**{**config, "dtype": "float32"})
+        stored: dict = AutoConfig.from_pretrained(config).to_dict() if isinstance(config, str) else config
+        settings = AutoConfig.for_model(**{**stored, "dtype": "float32"})
         last = len(settings.stage_names) - 1
         if list(settings.out_indices) == [last]:
             settings.out_indices = sorted({math.ceil(part * last / 4) for part in range(1, 5)})

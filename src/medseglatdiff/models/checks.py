@@ -4,7 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 SHOWN = 60  # characters of a wrong value that an error quotes
 
@@ -136,13 +136,14 @@ def check_values(settings: Mapping, rules: Rules, owner: str = ""):
             refuse(name, rule.wanted, settings[name], owner)
 
 
-def check_class(config: object, some_class: type):
-    """Raises a `ValueError` unless a config holds settings by name, and no other class than this one saved it."""
+def check_class(config: object, some_class: type) -> Mapping:
+    """The config; a `ValueError` unless it holds settings by name, and no other class than this one saved it."""
     if not isinstance(config, Mapping):
         raise ValueError(f"The config of {some_class.__name__} must hold settings by name, but holds {shown(config)}.")
     owner = config.get("_class_name", some_class.__name__)
     if owner not in [parent.__name__ for parent in some_class.__mro__]:
         raise ValueError(f"`config` must be of a {some_class.__name__}, but was of a {owner}.")
+    return config
 
 
 def check_lost(config: Mapping, some_class: type, rules: Rules):
@@ -212,7 +213,7 @@ def table_of(model_class: type) -> tuple[Rules, Callable[[Mapping, str], None]]:
 
 def arguments_of(some_class: type) -> dict[str, Any]:
     """Names of the constructor's arguments with their defaults."""
-    parameters = list(inspect.signature(some_class.__init__).parameters.values())[1:]
+    parameters = list(inspect.signature(some_class).parameters.values())
     return {parameter.name: parameter.default for parameter in parameters}
 
 
@@ -225,7 +226,7 @@ def check_model(config: Mapping, model_class: type):
     fit(settings, model_class.__name__)
 
 
-def refuse(name: str, wanted: str, value: object, owner: str = ""):
+def refuse(name: str, wanted: str, value: object, owner: str = "") -> NoReturn:
     """Raises the `ValueError` of a setting."""
     raise ValueError(f"`{name}`{f' of {owner}' if owner else ''} must be {wanted}, but was {shown(value)}.")
 

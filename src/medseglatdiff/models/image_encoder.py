@@ -77,9 +77,10 @@ class MedSegLatDiffImageEncoder(MedSegLatDiffModel, ConfigMixin):
             raise ValueError(f"`in_channels` must be 1 or 3, but was {in_channels}.")
         self.backbone_name = backbone if isinstance(backbone, str) else None
         # 1. backbone; EfficientNet's parts are called in the first published weights as they are here
+        self.network: UNetBackbone | TransformersBackbone
         if self.backbone_name in SCALES:
-            self.stem, self.stages = efficientnet_modules(backbone)
-            channels, strides = efficientnet_channels(backbone), tuple(TAPPED.values())
+            self.stem, self.stages = efficientnet_modules(self.backbone_name)
+            channels, strides = efficientnet_channels(self.backbone_name), tuple(TAPPED.values())
         elif backbone == "unet":
             sizes = (tuple(block_out_channels), layers_per_block, norm_num_groups, dropout)
             self.network = UNetBackbone(in_channels, *sizes)
@@ -99,8 +100,8 @@ class MedSegLatDiffImageEncoder(MedSegLatDiffModel, ConfigMixin):
             own = dict(zip(strides, channels, strict=True)) if backbone == "unet" else {}
             levels = [2**level for level in reversed(range(self.coarsest.bit_length()))]
             widths = {level: own.get(level, fused_channels) for level in levels if level >= downsampling_factor}
-            sizes = (downsampling_factor, condition_channels, layers_per_block, norm_num_groups, dropout)
-            self.pyramid = TopDownDecoder(channels, strides, widths, *sizes)
+            options = (downsampling_factor, condition_channels, layers_per_block, norm_num_groups, dropout)
+            self.pyramid = TopDownDecoder(channels, strides, widths, *options)
         else:
             self.projections = nn.ModuleList()
             for width, stride in zip(channels, strides, strict=True):
@@ -131,7 +132,7 @@ class MedSegLatDiffImageEncoder(MedSegLatDiffModel, ConfigMixin):
         """
         if self.backbone_name in SCALES:
             self.load_imagenet_weights()
-        elif self.backbone_name not in ("unet", None):
+        elif self.backbone_name is not None and isinstance(self.network, TransformersBackbone):
             self.network.load_weights(self.backbone_name)
 
     def load_imagenet_weights(self):
@@ -179,10 +180,9 @@ class MedSegLatDiffImageEncoder(MedSegLatDiffModel, ConfigMixin):
         features, size = self.features(images), images.shape[2:]  # [B, width, H/stride, W/stride] each
         if self.config.decoder:
             return self.pyramid(features, size)  # [B, condition_channels, h, w]
-        size, fused = [side // self.config.downsampling_factor for side in size], 0
-        for feature, projection in zip(features, self.projections, strict=True):
-            projected = projection(feature)  # [B, fused_channels, h, w], or less of a coarser scale
-            fused = fused + F.interpolate(projected, size, mode="bilinear")  # [B, fused_channels, h, w]
+        side = [length // self.config.downsampling_factor for length in size]
+        projected = (project(feature) for project, feature in zip(self.projections, features, strict=True))
+        fused = sum(F.interpolate(part, side, mode="bilinear") for part in projected)  # [B, fused_channels, h, w]
         return self.fuse(fused)  # [B, condition_channels, h, w]
 
     @apply_forward_hook

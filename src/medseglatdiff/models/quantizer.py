@@ -14,6 +14,10 @@ class VectorQuantizer(nn.Module):
     worst.
     """
 
+    codes: torch.Tensor  # [K, C]
+    share: torch.Tensor  # [K]: moving average of the share of the values that take each code
+    sums: torch.Tensor  # [K, C]: moving average of their sums
+
     def __init__(self, num_codes: int, channels: int, decay: float = 0.97, dead_share: float = 0.1):
         super().__init__()
         self.decay, self.dead_share = decay, dead_share

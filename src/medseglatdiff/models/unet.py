@@ -92,7 +92,7 @@ class MedSegLatDiffUNet(MedSegLatDiffModel, ConfigMixin):
         heads = dict(attention_head_dim=attention_head_dim)
         # 1. input
         patch_channels = patch_size**2 * latent_channels
-        self.condition_proj = nn.Identity()
+        self.condition_proj: nn.Module = nn.Identity()
         if patch_size > 1:
             self.condition_proj = nn.Conv2d(patch_size**2 * condition_channels, condition_channels, kernel_size=1)
         self.conv_in = nn.Conv2d(patch_channels + condition_channels, widths[0], kernel_size=3, padding=1)
@@ -132,9 +132,8 @@ class MedSegLatDiffUNet(MedSegLatDiffModel, ConfigMixin):
         if initial_noise:
             self.noise_mean = nn.Conv2d(condition_channels, latent_channels, kernel_size=1)
             self.noise_log_std = nn.Conv2d(condition_channels, latent_channels, kernel_size=1)
-            for conv in (self.noise_mean, self.noise_log_std):
-                nn.init.zeros_(conv.weight)
-                nn.init.zeros_(conv.bias)
+            for parameter in (*self.noise_mean.parameters(), *self.noise_log_std.parameters()):
+                nn.init.zeros_(parameter)
 
     @apply_forward_hook
     def initial_latents(self, noise: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
@@ -193,8 +192,8 @@ class MedSegLatDiffUNet(MedSegLatDiffModel, ConfigMixin):
         # 4. mid
         hidden_states = self.mid_block(hidden_states, emb)  # [B, deepest width, h', w']
         # 5. up
+        count = self.config.layers_per_block + 1
         for block in self.up_blocks:
-            count = len(block.resnets)
             residuals, block_residuals = residuals[:-count], residuals[-count:]
             hidden_states = block(hidden_states=hidden_states, res_hidden_states_tuple=block_residuals, temb=emb)
         # 6. post-process
