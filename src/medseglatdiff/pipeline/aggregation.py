@@ -1,5 +1,7 @@
 """From hypotheses to what follows from them: confidence, uncertainty, consensus, and pictures of all of these."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import PIL.Image
 import torch
@@ -23,8 +25,8 @@ def check_calibration(calibration: dict | None):
         points = [calibration[name] for name in ("shares", "confidences")]
         shares, confidences = (np.asarray(values, float) for values in points)
         fits = all(map(POINTS.holds, points)) and shares.shape == confidences.shape
-        fits = fits and shares[0] == 0 and shares[-1] == 1 and (np.diff(shares) > 0).all()
-        fits = fits and confidences[0] >= 0 and confidences[-1] <= 1 and (np.diff(confidences) >= 0).all()
+        fits = fits and bool(shares[0] == 0 and shares[-1] == 1 and (np.diff(shares) > 0).all())
+        fits = fits and bool(confidences[0] >= 0 and confidences[-1] <= 1 and (np.diff(confidences) >= 0).all())
     except (TypeError, ValueError, KeyError, IndexError):
         fits = False
     if not fits:
@@ -75,15 +77,22 @@ def aggregate(
 
 def to_pil(array: np.ndarray) -> PIL.Image.Image | list[PIL.Image.Image]:
     """Mode "L": bool as 0/255, labels as they are, floats in [0, 1] as 0..255; a list where there are several."""
-    if array.ndim == 3:
-        return [to_pil(entry) for entry in array]
+    return [_picture(entry) for entry in array] if array.ndim == 3 else _picture(array)
+
+
+def _picture(array: np.ndarray) -> PIL.Image.Image:
     if array.dtype == np.uint8:
         return PIL.Image.fromarray(array)
     return PIL.Image.fromarray((array.astype(np.float32) * 255).round().astype(np.uint8))
 
 
-def convert(labels, confidence, uncertainty, consensus, num_classes: int, output_type: str) -> tuple:
-    """One image's results as the pipeline's `output_type` wants them; binary masks lose their dimension of classes."""
+def convert(results: Sequence[torch.Tensor], num_classes: int, output_type: str) -> tuple:
+    """One image's results as the pipeline's `output_type` wants them; binary masks lose their dimension of classes.
+
+    Args:
+        results: labels, confidence, uncertainty and consensus.
+    """
+    labels, confidence, uncertainty, consensus = results
     if num_classes == 1:
         labels, consensus = labels.bool(), consensus.bool()  # [M, H, W], [H, W]
         confidence, uncertainty = confidence[0], uncertainty[0]  # [H, W], [H, W]

@@ -38,7 +38,7 @@ def find_cases(inputs: Sequence[str | os.PathLike], out: Path | None = None) -> 
         ValueError: for a path that does not exist, a pattern without a match, and folders without any image.
     """
     found: list[tuple[Path, Path]] = []  # what a name is relative to, and the file
-    for text in map(os.fspath, inputs):
+    for text in [os.fspath(path) for path in inputs]:
         paths = [text] if os.path.lexists(text) else sorted(glob.glob(text, recursive=True))
         if not paths:
             raise ValueError(f"{text} cannot be segmented: there is no such file or folder, nor a match of a pattern.")
@@ -48,7 +48,7 @@ def find_cases(inputs: Sequence[str | os.PathLike], out: Path | None = None) -> 
             else:
                 found.append((path.parent, path))
     if not found:
-        raise ValueError(f"{', '.join(map(os.fspath, inputs))} cannot be segmented: no image lies there.")
+        raise ValueError(f"{', '.join(os.fspath(path) for path in inputs)} cannot be segmented: no image lies there.")
     names = case_names([file.relative_to(base) for base, file in found])
     return [Case(name, os.fspath(file)) for name, (_, file) in zip(names, found, strict=True)]
 

@@ -113,7 +113,7 @@ def check_stored_scheduler(config: object, scheduler_class: type[SchedulerMixin]
 
     Names that the class does not know are allowed: a scheduler made from another keeps the other's settings.
     """
-    check_class(config, scheduler_class)
+    config = check_class(config, scheduler_class)
     check_lost(config, scheduler_class, SCHEDULER)
     check_scheduler(config)
     try:
@@ -125,13 +125,13 @@ def check_stored_scheduler(config: object, scheduler_class: type[SchedulerMixin]
             raise ValueError(f"`scheduler` must have finite settings, but its {name} hold NaN.")
 
 
-def check_index(index: object, pipeline_class: type):
-    """Raises a `ValueError` unless a model_index.json is one that `pipeline_class` saved.
+def check_index(index: object, pipeline_class: type) -> Mapping:
+    """What a model_index.json holds; a `ValueError` unless `pipeline_class` saved it.
 
     It may name the package's classes and diffusers' schedulers: versions of diffusers before 0.42.1 import whatever
     else it names, or run a file of the folder.
     """
-    check_class(index, pipeline_class)
+    index = check_class(index, pipeline_class)
     if lacking := [name for name in (*COMPONENTS, "scheduler") if name not in index]:
         raise ValueError(f"{INDEX} is expected to name every component, but lacks {lacking[0]!r}.")
     for name, allowed in COMPONENTS.items():
@@ -141,6 +141,7 @@ def check_index(index: object, pipeline_class: type):
     check_known(index, pipeline_class)
     check_lost(index, pipeline_class, SETTINGS)
     check_settings(index)
+    return index
 
 
 def scheduler_of(index: Mapping) -> type[SchedulerMixin]:
@@ -160,8 +161,7 @@ def check_folder(folder: str | Path, pipeline_class: type):
     published folders, are never looked at.
     """
     folder = Path(folder)
-    index = read_json(folder / INDEX)
-    check_index(index, pipeline_class)
+    index = check_index(read_json(folder / INDEX), pipeline_class)
     code = [folder / "None.py"]  # diffusers takes it for the code of a pipeline without `custom_pipeline`
     code += [folder / name / f"{index[name][0]}.py" for name in (*COMPONENTS, "scheduler")]
     for path in filter(Path.exists, code):

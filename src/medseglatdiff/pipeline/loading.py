@@ -3,6 +3,7 @@
 import argparse
 
 import torch
+from diffusers import ModelMixin
 from safetensors import SafetensorError
 
 from .pipeline import MedSegLatDiffPipeline
@@ -28,7 +29,7 @@ def main(arguments: list[str] | None = None):
     parser.add_argument("model", metavar="PATH_OR_ID", help="folder of a pipeline, or its id on the Hub (required)")
     pipeline = load_pipeline(parser.parse_args(arguments).model)
     for name, component in pipeline.components.items():
-        size = f"{component.num_parameters():>14,} parameters" if isinstance(component, torch.nn.Module) else ""
+        size = f"{component.num_parameters():>14,} parameters" if isinstance(component, ModelMixin) else ""
         print(f"{name:<22}{type(component).__name__:<28}{size}".rstrip())
     rows = {
         "sample size": f"{pipeline.config.sample_size} x {pipeline.config.sample_size} pixels",

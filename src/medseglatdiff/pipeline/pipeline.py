@@ -154,13 +154,14 @@ class MedSegLatDiffPipeline(SamplerMixin, CheckedPipeline):
             labels = self.representative_labels(kept, min(num_masks, len(kept)), extent)  # [M, h, w]
             maps = aggregate(labels, self.num_classes, self.config.threshold, self.config.calibration)
             whole = [paste(own, window, size) if region_output == "full" else own for own in (labels, *maps)]
-            outputs.append(convert(*whole, self.num_classes, output_type))
+            outputs.append(convert(whole, self.num_classes, output_type))
             offsets.append((window.left, window.top) if window else (0, 0))
         # 3. output
-        columns = [list(column) for column in zip(*outputs, strict=True)]
+        masks, confidence, uncertainty, consensus = (list(column) for column in zip(*outputs, strict=True))
         if not return_dict:
-            return tuple(columns)
-        return MedSegLatDiffPipelineOutput(*columns, offsets=offsets if region_output == "region" else None)
+            return masks, confidence, uncertainty, consensus
+        shown = offsets if region_output == "region" else None
+        return MedSegLatDiffPipelineOutput(masks, confidence, uncertainty, consensus, shown)
 
     def representative_labels(
         self, probabilities: torch.Tensor, num_masks: int, size: tuple[int, int]

@@ -6,10 +6,15 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
+from diffusers import SchedulerMixin
+from diffusers.configuration_utils import FrozenDict
 from diffusers.utils.torch_utils import randn_tensor
 
 from ..data.augmentation import dihedral
 from ..data.images import as_image_list
+from ..models.autoencoder import MedSegLatDiffVAE
+from ..models.image_encoder import MedSegLatDiffImageEncoder
+from ..models.unet import MedSegLatDiffUNet
 from .inputs import as_generators, check_choice, check_counts, check_latents, preprocess
 from .sampling import MedSegLatDiffCandidates, SamplingInterrupted, check_finite, denoise, takes_generators
 from .schedulers import check_scheduler
@@ -29,6 +34,15 @@ _CALL: ContextVar[_Call] = ContextVar("call")
 
 class SamplerMixin:
     """`sample` and its parts, for `MedSegLatDiffPipeline`."""
+
+    # what the pipeline provides
+    config: FrozenDict
+    image_encoder: MedSegLatDiffVAE | MedSegLatDiffImageEncoder
+    mask_vae: MedSegLatDiffVAE
+    unet: MedSegLatDiffUNet
+    scheduler: SchedulerMixin
+    progress_bar: Callable
+    _execution_device: torch.device
 
     _callback_tensor_inputs = ("latents", "condition")
 

@@ -3,12 +3,13 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from diffusers import SchedulerMixin
 from diffusers.utils import BaseOutput
 
-from ..models.unet import MedSegLatDiffUNet
+from ..models.unet import MedSegLatDiffUNetOutput
 from .regions import Window
 
 
@@ -36,8 +37,16 @@ class MedSegLatDiffCandidates(BaseOutput):
     probabilities: list[torch.Tensor] | None = None
 
 
+class Denoiser(Protocol):
+    """What `denoise` calls: `MedSegLatDiffUNet`, or whatever predicts as it does."""
+
+    def __call__(
+        self, sample: torch.Tensor, timestep: torch.Tensor, condition: torch.Tensor
+    ) -> MedSegLatDiffUNetOutput: ...
+
+
 def denoise(
-    unet: MedSegLatDiffUNet,
+    unet: Denoiser,
     scheduler: SchedulerMixin,
     noise: torch.Tensor,
     condition: torch.Tensor,
@@ -50,7 +59,7 @@ def denoise(
     Gradients pass through it, so that training by the energy score trains exactly what users run.
 
     Args:
-        unet (`MedSegLatDiffUNet`): predicts what the scheduler's `prediction_type` says.
+        unet (`Denoiser`): predicts what the scheduler's `prediction_type` says.
         scheduler (`SchedulerMixin`): its timesteps are set here; no other call may use it at the same time.
         noise (`torch.Tensor` of shape `(n, C, h, w)`): standard normal.
         condition (`torch.Tensor` of shape `(n, condition_channels, h, w)`): from the image encoder.

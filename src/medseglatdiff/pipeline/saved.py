@@ -67,7 +67,7 @@ class CheckedPipeline(DiffusionPipeline):
             check_manifest(folder)
             return pipeline
 
-        return read_folder(pretrained_model_name_or_path, read)
+        return read_folder(Path(pretrained_model_name_or_path), read)
 
     @classmethod
     def download(cls, pretrained_model_name: str, **kwargs) -> str | os.PathLike:

@@ -5,6 +5,7 @@ import copy
 import torch
 from diffusers import SchedulerMixin
 
+from ..models.unet import MedSegLatDiffUNetOutput
 from .sampling import denoise, takes_generators
 
 TOLERANCE = 0.25  # of the standard deviation of latents, 1
@@ -47,15 +48,16 @@ class _Oracle:
 
     def __init__(self, scheduler: SchedulerMixin):
         self.alphas, self.prediction_type = scheduler.alphas_cumprod.cpu(), scheduler.config.prediction_type
-        self.sample: torch.Tensor | None = None
 
-    def __call__(self, sample: torch.Tensor, timestep: torch.Tensor, condition: torch.Tensor) -> "_Oracle":
+    def __call__(
+        self, sample: torch.Tensor, timestep: torch.Tensor, condition: torch.Tensor
+    ) -> MedSegLatDiffUNetOutput:
         position = torch.as_tensor(timestep, dtype=torch.float32).clamp(0, len(self.alphas) - 1)
         alpha = torch.lerp(self.alphas[int(position.floor())], self.alphas[int(position.ceil())], position.frac())
         noise = (sample - alpha.sqrt() * self.clean) / (1 - alpha).sqrt()  # [n, C, h, w]
-        self.sample = {
+        predictions = {
             "epsilon": noise,
             "v_prediction": alpha.sqrt() * noise - (1 - alpha).sqrt() * self.clean,
             "sample": torch.full_like(sample, self.clean),
-        }[self.prediction_type]
-        return self
+        }  # [n, C, h, w] each
+        return MedSegLatDiffUNetOutput(predictions[self.prediction_type])

@@ -18,6 +18,7 @@ from ..overview import draw_overview
 from .cases import Case
 from .files import WRITTEN, mean_pairwise_dice, report, write_output
 from .loading import load_pipeline
+from .output import MedSegLatDiffPipelineOutput
 from .pipeline import MedSegLatDiffPipeline
 
 MARK = "done.json"  # in the folder of a case whose results are whole
@@ -122,18 +123,23 @@ class CaseSegmenter:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             output = pipeline(case.path, settings.num_masks, steps, seed=settings.seed, regions=[settings.region])
-        agreement = mean_pairwise_dice(output.masks[0], pipeline.num_classes)
+        assert isinstance(output, MedSegLatDiffPipelineOutput)  # not the tuple of `return_dict=False`
+        masks, confidence, uncertainty, consensus = (column[0] for column in output.to_tuple()[:4])
+        agreement = mean_pairwise_dice(masks, pipeline.num_classes)
         # 2. picture and report
         picture = draw_overview(
             image,
-            *(column[0] for column in output.to_tuple()[:4]),
+            masks,
+            confidence,
+            uncertainty,
+            consensus,
             threshold=pipeline.config.threshold,
             title=Path(case.path).name,
             subtitle=f"seed {settings.seed}, {steps} steps, model {Path(self.model).name}  |  agreement of the "
             f"masks (mean pairwise Dice) {agreement:.2f}",
         )
         spacing = pixel_spacing(case.path)
-        lines = [report(output.masks[0], output.consensus[0], pipeline.num_classes, spacing)]
+        lines = [report(masks, consensus, pipeline.num_classes, spacing)]
         lines.append(f"  agreement    {agreement:.2f} (mean pairwise Dice of the masks)")
         lines += [f"  warning: {entry.message}" for entry in caught if entry.category is UserWarning]
         # 3. write

@@ -33,7 +33,8 @@ def representatives(labels: torch.Tensor, num_masks: int, num_classes: int, spre
     masks = F.one_hot(labels.long(), 1 + num_classes).movedim(-1, 1)[:, 1:].float()  # [N, K, H, W]
     distances = jaccard_distances(masks, masks)  # [N, N]
     to_all = distances.mean(dim=1)  # [N]: E[d(s, C)]
-    to_chosen, chosen = torch.zeros_like(to_all), []  # [N]: sum of d(s, S) so far
+    to_chosen = torch.zeros_like(to_all)  # [N]: sum of d(s, S) so far
+    chosen: list[int] = []
     for size in range(1, num_masks + 1):
         score = (
             to_all - spread * to_chosen / size
