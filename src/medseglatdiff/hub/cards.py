@@ -1,6 +1,7 @@
 """What a model card says of pipeline, data and training: pure functions of training.json and dataset.md."""
 
 import re
+from typing import Any
 
 from huggingface_hub import DatasetCard
 
@@ -47,7 +48,7 @@ def pipeline_facts(pipeline: MedSegLatDiffPipeline) -> str:
     return markdown_table(["", " "], rows).replace("|  |   |", "| | |")
 
 
-def data_facts(dataset: str, card: DatasetCard | None) -> dict[str, str]:
+def data_facts(dataset: str, card: DatasetCard | None) -> dict[str, Any]:
     """Name, licence, tags and sections of the data, from the card of the data set where there is one.
 
     Args:
@@ -55,18 +56,18 @@ def data_facts(dataset: str, card: DatasetCard | None) -> dict[str, str]:
         card (`DatasetCard`, *optional*): as the builders write it.
     """
     is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", dataset) and not dataset.startswith(("data/", "../", "./"))
-    facts = {"id": dataset if is_hub_id else dataset.rstrip("/").split("/")[-1]}
+    facts: dict[str, Any] = {"id": dataset if is_hub_id else dataset.rstrip("/").split("/")[-1]}
     facts["name"] = f"`{facts['id']}`"
     if card is None:
         return facts
-    intro, *sections = card.text.split("\n## ")
-    sections = {title: body.strip() for title, body in (section.split("\n", 1) for section in sections)}
+    intro, *parts = card.text.split("\n## ")
+    sections = {title: body.strip() for title, body in (part.split("\n", 1) for part in parts)}
     paragraphs = [part for part in intro.strip().split("\n\n") if not part.startswith("#")]
     return facts | {
-        "name": card.data.pretty_name or facts["name"],
-        "license": card.data.license or "",
+        "name": card.data.get("pretty_name") or facts["name"],
+        "license": card.data.get("license") or "",
         "license_name": card.data.get("license_name", ""),
-        "tags": card.data.tags or [],
+        "tags": card.data.get("tags") or [],
         "summary": next((part for part in paragraphs if not part.startswith("|")), ""),
         "splits": next((part for part in paragraphs if part.startswith("|")), ""),
         "problems": sections.get("Known problems", ""),

@@ -83,16 +83,22 @@ def replace_repository(
         ConnectionError: if the Hub cannot be reached or does not answer as it should.
     """
     check_token()
-    api, kind = HfApi(), {"repo_id": repo_id, "repo_type": repo_type}
+    api = HfApi()
     with hub_errors(repo_id):
         check_ours(api, repo_id, repo_type)
-        api.create_repo(**kind, private=private, space_sdk=space_sdk, exist_ok=True)
+        api.create_repo(repo_id, repo_type=repo_type, private=private, space_sdk=space_sdk, exist_ok=True)
         if revision is not None:
-            api.create_branch(**kind, branch=revision, exist_ok=True)
-        held = set(api.list_repo_files(**kind, revision=revision)) - {".gitattributes"}
-        operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
-        operations += [CommitOperationDelete(name) for name in sorted(held - contents.keys())]
-        return api.create_commit(**kind, operations=operations, commit_message=commit_message, revision=revision)
+            api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
+        held = set(api.list_repo_files(repo_id, repo_type=repo_type, revision=revision)) - {".gitattributes"}
+        added = [CommitOperationAdd(name, content) for name, content in contents.items()]
+        deleted = [CommitOperationDelete(name) for name in sorted(held - contents.keys())]
+        return api.create_commit(
+            repo_id,
+            [*added, *deleted],
+            commit_message=commit_message,
+            repo_type=repo_type,
+            revision=revision,
+        )
 
 
 @contextmanager

@@ -81,22 +81,20 @@ def result_tables(results: dict) -> dict[str, str]:
         if name in measured
     ]
     tables = {"All metrics": markdown_table(["metric", "value", "mean", "images", "infinite, left out"], rows)}
-    compared = ("ged", "hm_iou", "dice", "iou", "diversity")
+    compared, by_part = ("ged", "hm_iou", "dice", "iou", "diversity"), ("missed", "dice", "iou", "ged", "hm_iou")
     if results["degenerate"]:
         blocks = {PREDICTORS[name]: block for name, block in results["degenerate"].items()}
         title = "Against predictors that need no model"
         tables[title] = comparison("predictor", {"**this model**": results["metrics"], **blocks}, compared, groups)
     if results["strata"]:
-        names = ("missed", "dice", "iou", "ged", "hm_iou")
         images = [f"{block['dice']['num_images']:,}" for block in results["strata"].values()]
-        tables["By size of the reference"] = comparison("pixels", results["strata"], names, groups, images=images)
+        tables["By size of the reference"] = comparison("pixels", results["strata"], by_part, groups, images=images)
     if "classes" in results:
-        names = ("missed", "dice", "iou", "ged", "hm_iou", "diversity")
-        tables["By class"] = comparison("class", results["classes"], names, groups)
+        tables["By class"] = comparison("class", results["classes"], (*by_part, "diversity"), groups)
     if "by_steps" in results:
         blocks = {steps: block["metrics"] for steps, block in results["by_steps"].items()}
-        speeds = [block.get("masks_per_second") for block in results["by_steps"].values()]
-        speeds = {"masks per second": [f"{speed:.1f}" if speed else "" for speed in speeds]}
+        measured_speeds = [block.get("masks_per_second") for block in results["by_steps"].values()]
+        speeds = {"masks per second": [f"{speed:.1f}" if speed else "" for speed in measured_speeds]}
         tables["By number of denoising steps"] = comparison("steps", blocks, compared, groups, **speeds)
     tables["By number of masks, the first so many of each image: Dice of their majority"] = comparison(
         "masks", results["by_num_masks"], ("ged", "dice"), groups
