@@ -13,13 +13,10 @@ contact_sheet.png shows images of the data set: it is for your eyes, and `publis
 """
 
 import argparse
-import hashlib
-import json
 import resource
 import shutil
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import diffusers
@@ -27,20 +24,18 @@ import numpy as np
 import pandas
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 
+from ..data.files import replacing, write_json
 from ..data.splits import open_split
 from ..pipeline.pipeline import MedSegLatDiffPipeline
-from ..training.commands import Parser, progress_bar, public_command, public_name, whole_number, write_atomically
+from ..training.commands import Parser, public_command, whole_number
 from ..training.launcher import use_threads
-from ..training.provenance import git_commit, hardware, versions
+from ..training.provenance import git_commit, hardware, public, versions
 from .contact_sheet import choose_examples, draw_contact_sheet
+from .measuring import IMAGES_PER_BATCH, measure, parts_folder, predict_rows, read_parts, save_table
 from .printed import results_text
-from .rows import measure_row, predict
+from .rows import Prediction
 from .summary import summarize
-
-IMAGES_PER_BATCH = 8
-IMAGES_PER_PART = 64
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -84,71 +79,6 @@ def load_pipeline(options: argparse.Namespace, accelerator: Accelerator) -> MedS
     return pipeline
 
 
-def read_parts(folder: Path) -> list[dict]:
-    """All measured rows, in order; a number that an image does not have (NaN) is left out of its row."""
-    tables = [pandas.read_parquet(path) for path in sorted(folder.glob("*.parquet"))]
-    records = pandas.concat(tables).sort_values("index").to_dict("records") if tables else []
-    return [
-        {name: value for name, value in row.items() if isinstance(value, np.ndarray) or value == value}
-        for row in records
-    ]
-
-
-def measure(pipeline, rows, chosen: np.ndarray, steps: int, folder: Path, options, accelerator) -> dict:
-    """Measures the chosen rows that `folder` does not hold yet; returns what this run spent, over processes."""
-    done = {row["index"] for row in read_parts(folder)}
-    accelerator.wait_for_everyone()  # nobody writes before all have read
-    todo = [int(index) for index in chosen if index not in done]
-    mine = todo[accelerator.process_index :: accelerator.num_processes]
-    num_classes = pipeline.num_classes if pipeline else options.num_classes
-    finished, started, sampling_seconds = [], time.perf_counter(), 0.0
-    bar = progress_bar(len(chosen), len(chosen) - len(todo), accelerator.is_main_process)
-    for first in range(0, len(mine), IMAGES_PER_BATCH):
-        indices = mine[first : first + IMAGES_PER_BATCH]
-        batch = [rows[index] for index in indices]
-        before = time.perf_counter()
-        predictions = [None] * len(batch)
-        if pipeline is not None:
-            predictions = list(predict_rows(pipeline, batch, steps, options, accelerator))
-        sampling_seconds += time.perf_counter() - before
-        for index, row, prediction in zip(indices, batch, predictions, strict=True):
-            measured = measure_row(row, options.num_masks, options.seed, prediction, num_classes)
-            finished.append(measured | {"index": index})
-            bar.update(min(accelerator.num_processes, len(chosen) - bar.n))
-        if len(finished) >= IMAGES_PER_PART or indices[-1] == mine[-1]:
-            part = folder / f"{finished[0]['index']:06d}-{finished[-1]['index']:06d}.parquet"
-            write_atomically(part, pandas.DataFrame(finished).to_parquet)
-            finished = []
-    bar.close()
-    spent = {"images": len(mine), "sampling_seconds": sampling_seconds, "seconds": time.perf_counter() - started}
-    spent = gather_object([spent])
-    accelerator.wait_for_everyone()
-    return {
-        "wall_seconds": max(entry["seconds"] for entry in spent),
-        "sampling_seconds": max(entry["sampling_seconds"] for entry in spent),
-        "images_this_run": sum(entry["images"] for entry in spent),
-    }
-
-
-def predict_rows(pipeline, batch: list[dict], steps: int, options, accelerator) -> Iterator[tuple]:
-    """`predict` of rows of the data set as the options say."""
-    drawn = (options.seed, options.noise, options.num_candidates)
-    with accelerator.autocast():
-        return predict(pipeline, batch, options.num_masks, steps, *drawn)
-
-
-def parts_folder(options: argparse.Namespace, steps: int, precision: str) -> Path:
-    """Where finished images wait: another one for other settings or other weights, so that runs never mix."""
-    apart = ("out", "steps", "no_pictures")  # no number of an image depends on them, or they are named beside
-    settings = {name: str(value) for name, value in vars(options).items() if name not in apart}
-    if options.pipeline and Path(options.pipeline).is_dir():
-        kinds = ("model_index.json", "*/*.json", "*/*.safetensors")
-        files = [path for kind in kinds for path in Path(options.pipeline).glob(kind)]
-        settings["files"] = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(files)]
-    digest = hashlib.sha256(json.dumps([settings, steps, precision], sort_keys=True).encode()).hexdigest()[:12]
-    return options.out.with_suffix(".parts") / f"steps-{steps}-{digest}"
-
-
 def circumstances(accelerator: Accelerator) -> dict:
     """Device, processes, peak memory (of the GPU, or of this process), versions and git commit."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -167,25 +97,29 @@ def save_pictures(pipeline, rows, measured: list[dict], steps: int, options, acc
     examples = choose_examples(measured)
     positions = {row["image_id"]: int(row["index"]) for chosen in examples.values() for row in chosen}
     shown = {image_id: rows[position] for image_id, position in positions.items()}
-    predictions = {}
+    predictions: dict[str, Prediction] = {}
     for first in range(0, len(shown), IMAGES_PER_BATCH):
         batch = list(shown)[first : first + IMAGES_PER_BATCH]
         drawn = predict_rows(pipeline, [shown[image_id] for image_id in batch], steps, options, accelerator)
         predictions |= zip(batch, drawn, strict=True)
     sheet = draw_contact_sheet(examples, shown, predictions, pipeline.num_classes)
-    path = options.out.parent / "contact_sheet.png"
-    write_atomically(path, lambda partial: sheet.save(partial, "PNG"))
+    with replacing(options.out.parent / "contact_sheet.png") as partial:
+        sheet.save(partial)
 
 
-def settings(pipeline: MedSegLatDiffPipeline | None, steps: int, options, arguments: Sequence[str]) -> dict:
+def measured_settings(pipeline: MedSegLatDiffPipeline | None, steps: int, options, arguments: Sequence[str]) -> dict:
     """What was measured on what, without anybody's paths."""
-    told = {"command": public_command("evaluate", arguments)}
-    told |= {name: public_name(getattr(options, name)) for name in ("pipeline", "dataset")}
-    told |= {"split": options.split, "limit": options.limit}
+    settings = {
+        "command": public_command("evaluate", arguments),
+        "pipeline": public(options.pipeline),
+        "dataset": public(options.dataset),
+        "split": options.split,
+        "limit": options.limit,
+    }
     if pipeline is None:
-        return told
+        return settings
     default = pipeline.num_drawn(options.num_masks) if options.noise == "fresh" else options.num_masks
-    return told | {
+    return settings | {
         "num_inference_steps": steps,
         "scheduler": type(pipeline.scheduler).__name__,
         "antithetic": pipeline.config.antithetic,
@@ -223,12 +157,12 @@ def main(arguments: list[str] | None = None):
     if not accelerator.is_main_process:
         return
     # 3. write the table, the results, the plots, the pictures
-    results = settings(pipeline, steps_list[-1], options, sys.argv[1:] if arguments is None else arguments)
+    results = measured_settings(pipeline, steps_list[-1], options, sys.argv[1:] if arguments is None else arguments)
     results |= list(by_steps.values())[-1] | circumstances(accelerator)
     if len(by_steps) > 1:
         results["by_steps"] = by_steps
-    write_atomically(options.out.with_suffix(".parquet"), pandas.concat(tables).to_parquet)
-    write_atomically(options.out, lambda path: path.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n"))
+    save_table(options.out.with_suffix(".parquet"), pandas.concat(tables))
+    write_json(options.out, results)
     if pipeline:
         from .plots import save_plots
 

@@ -12,6 +12,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas
 
+from ..data.files import replacing
+
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#666666"
 WIDTH, HEIGHT = 5.2, 4.4  # inches, at 150 dots each
 
@@ -26,14 +28,12 @@ def new_figure(panels: int = 1) -> tuple[plt.Figure, np.ndarray]:
 
 
 def save_figure(figure: plt.Figure, path: Path):
-    """Writes under a temporary name first, so that no half a picture is left."""
-    partial = path.with_name(f".{path.name}")
+    """Writes a figure and closes it."""
     try:
-        figure.savefig(partial, dpi=150, format="png")
-        partial.replace(path)
+        with replacing(path) as partial:
+            figure.savefig(partial, dpi=150)
     finally:
         plt.close(figure)
-        partial.unlink(missing_ok=True)
 
 
 def plot_reliability(results: dict) -> plt.Figure:

@@ -19,6 +19,8 @@ from ..data.splits import noise_seed, read_raters
 from ..metrics import boundary, reliability
 from ..pipeline.pipeline import MedSegLatDiffPipeline
 
+Prediction = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # masks, confidence, uncertainty, consensus
+
 PREDICTORS = ("always_empty", "union", "majority", "random_rater")
 SUMS = ("intersection", "areas", "bins", "band_bins")  # of an image: added up, over its classes too
 
@@ -137,9 +139,7 @@ def fewer_masks(num_masks: int) -> list[int]:
     return [2**power for power in range(num_masks.bit_length()) if 2**power <= num_masks]
 
 
-def measure_row(
-    row: dict, num_masks: int, seed: int, prediction: Sequence[np.ndarray] | None, num_classes: int = 1
-) -> dict:
+def measure_row(row: dict, num_masks: int, seed: int, prediction: Prediction | None, num_classes: int = 1) -> dict:
     """One image's numbers, flat, from a row of the column contract and the model's prediction, if there is a model.
 
     Raises:
@@ -174,7 +174,7 @@ def predict(
     seed: int,
     noise: str = "fresh",
     num_candidates: int | None = None,
-) -> Iterator[tuple]:
+) -> Iterator[Prediction]:
     """The pipeline's (masks, confidence, uncertainty, consensus) of each row.
 
     Args:
@@ -192,5 +192,7 @@ def predict(
         "zero": torch.zeros(shape).repeat(len(rows), 1, 1, 1),
     }[noise]  # [B*M, C, h, w]
     images = [row["image"] for row in rows]
-    options = dict(latents=latents, return_dict=False, num_candidates=num_candidates)
-    return zip(*pipeline(images, num_masks, steps, generators, **options), strict=True)
+    columns = pipeline(
+        images, num_masks, steps, generators, latents=latents, return_dict=False, num_candidates=num_candidates
+    )
+    return zip(*columns, strict=True)

@@ -58,7 +58,7 @@ def summarize(rows: Sequence[dict], num_masks: int, seed: int = 0, noise: str = 
         for predictor in PREDICTORS
         if (part := within(rows, f"{predictor}/"))
     }
-    summary = {
+    summary: dict = {
         "num_images": len(rows),
         "num_groups": len({row["group_id"] for row in rows}),
         "num_masks": num_masks,
@@ -184,8 +184,8 @@ def curves(rows: Sequence[dict]) -> dict:
     points = np.unique(np.linspace(0, len(rows) - 1, CURVE_POINTS).round().astype(int))
     for suffix, order in RANKINGS.items():
         if all(order in row for row in rows):
-            coverage, risk = reliability.risk_coverage_curve(
-                [1 - row["dice"] for row in rows], [row[order] for row in rows]
-            )
+            risks = np.array([1 - row["dice"] for row in rows])  # [N]
+            keys = np.array([row[order] for row in rows])  # [N]
+            coverage, risk = reliability.risk_coverage_curve(risks, keys)
             result[f"risk_coverage{suffix}"] = {"coverage": coverage[points].tolist(), "risk": risk[points].tolist()}
     return result
