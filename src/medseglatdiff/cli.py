@@ -139,7 +139,7 @@ def full_disk(error: BaseException | None, words: Sequence[str]) -> str | None:
     return str(error)
 
 
-def mistake(error: Exception, command: Command) -> str | None:
+def mistake(error: Exception, command: Command | None) -> str | None:
     """What the user did wrong, or `None` where the program is at fault, whose traceback then counts.
 
     Files and values (OSError, ValueError) are the user's, and extras that are not installed (ImportError). So are the
@@ -147,9 +147,10 @@ def mistake(error: Exception, command: Command) -> str | None:
     """
     if isinstance(error, ModuleNotFoundError):
         module = (error.name or "medseglatdiff").split(".")[0]
-        ours = module == "medseglatdiff" or COMMANDS[command] is None
-        install = f'pip install "medseglatdiff[{COMMANDS[command]}]"'
-        return None if ours else f"{command.__name__} needs the package {module}: {install}"
+        extra = COMMANDS[command] if command else None
+        if module == "medseglatdiff" or command is None or extra is None:
+            return None
+        return f'{command.__name__} needs the package {module}: pip install "medseglatdiff[{extra}]"'
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     known = isinstance(error, (ImportError, OSError, ValueError))
@@ -173,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # where its encoding lacks a character
-    command = None
+    command: Command | None = None
     try:
         try:
             command = parse_command(words)

@@ -50,7 +50,7 @@ def draw_overview(
     confidence, uncertainty = (np.reshape(a, (-1, *a.shape[-2:])) for a in (confidence, uncertainty))  # [K, H, W]
     num_classes, height, width = confidence.shape
     size = tuple(max(1, round(PANEL * side / max(width, height))) for side in (width, height))
-    window = _window(masks.any(axis=0))
+    window = _window(np.any(masks, axis=0))
     whole, scan = resize_image(image, size), resize_image(image[window], size)  # [h, w, 3] each
     masks, consensus = masks[:, *window], consensus[window]  # [M, H', W'], [H', W']
     confidence, uncertainty = confidence[:, *window], uncertainty[:, *window]  # [K, H', W'] each
@@ -137,12 +137,12 @@ def _window(found: np.ndarray) -> tuple[slice, slice]:
     spans = [np.flatnonzero(found.any(axis=axis))[[0, -1]] + (0, 1) for axis in (1, 0)]  # rows, columns: first, end
     sides = [(end - first) / side for (first, end), side in zip(spans, found.shape, strict=True)]
     share = min(1, max(2 * max(sides), 32 / min(found.shape)))  # at least 32 pixels
-    window = []
-    for (first, end), side in zip(spans, found.shape, strict=True):
-        length = max(1, round(share * side))
-        start = min(max(0, (first + end - length) // 2), side - length)
-        window.append(slice(start, start + length))
-    return tuple(window)
+    lengths = [max(1, round(share * side)) for side in found.shape]
+    top, left = (
+        min(max(0, (first + end - length) // 2), side - length)
+        for (first, end), length, side in zip(spans, lengths, found.shape, strict=True)
+    )
+    return slice(top, top + lengths[0]), slice(left, left + lengths[1])
 
 
 def _framed(scan: np.ndarray, window: tuple[slice, slice], shape: tuple[int, int]) -> np.ndarray:
@@ -159,7 +159,7 @@ def _framed(scan: np.ndarray, window: tuple[slice, slice], shape: tuple[int, int
 def _gallery(image: np.ndarray, masks: np.ndarray, num_classes: int, size: tuple[int, int]) -> np.ndarray:
     """The hypotheses as numbered tiles, filled over the darkened image."""
     columns = int(np.ceil(np.sqrt(len(masks))))
-    tile_size = tuple(max(1, side // columns - 4) for side in size)
+    tile_size = max(1, size[0] // columns - 4), max(1, size[1] // columns - 4)
     dark = resize_image(image, tile_size) // 2  # [h / columns, w / columns, 3]
     sheet = PIL.Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)

@@ -3,6 +3,8 @@
 Levels are those of tally.py: how many of the masks hold a pixel, or a mean probability in steps.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.optimize import isotonic_regression
 
@@ -48,7 +50,7 @@ def cross_validate(counts_of: dict[str, np.ndarray]) -> tuple[np.ndarray, np.nda
     return before / pixels, after / pixels
 
 
-def near_enough(loss: np.ndarray, groups: list[str]) -> np.ndarray:
+def near_enough(loss: np.ndarray, groups: Sequence[str] | Sequence[int]) -> np.ndarray:
     """Which choices lose at most one standard error, bool `(choices,)`; `loss` is each image's, `(N, choices)`.
 
     The standard error counts groups, not images.
@@ -104,5 +106,5 @@ def choose_confidence(briers: np.ndarray, dices: np.ndarray) -> int:
     if len(briers) < FOLDS:
         return 0
     best = int(briers.sum(axis=0).argmin())
-    allowed = near_enough(briers - briers[:, [best]], list(range(len(briers))))  # [kinds]
+    allowed = near_enough(briers - briers[:, [best]], range(len(briers)))  # [kinds]
     return int(np.where(allowed, dices, -1).argmax())

@@ -67,9 +67,12 @@ class Tally:
 
     def __init__(self, highest: int):
         self.highest = highest
-        self.counts_of = {}  # float (2, L + 1) of each group
-        self.distances, self.matched = [], []  # of each image, where there are masks
-        self.scores, self.scores_non_empty, self.groups = [], [], []  # of each image
+        self.counts_of: dict[str, np.ndarray] = {}  # float (2, L + 1) of each group
+        self.distances: list[float] = []  # GED of each image, where there are masks
+        self.matched: list[float] = []  # HM-IoU, likewise
+        self.scores: list[np.ndarray] = []  # Dice (L,) of each image
+        self.scores_non_empty: list[np.ndarray] = []  # over the classes that the reference has; NaN if it is empty
+        self.groups: list[str] = []  # of each image
 
     def add(self, levels: np.ndarray, raters: np.ndarray, group: str):
         """Counts an image of this group with its levels `(K, H, W)` and raters `(R, H, W)`."""
