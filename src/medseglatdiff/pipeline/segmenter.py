@@ -20,6 +20,7 @@ from .files import WRITTEN, mean_pairwise_dice, report, write_output
 from .loading import load_pipeline
 from .output import MedSegLatDiffPipelineOutput
 from .pipeline import MedSegLatDiffPipeline
+from .saved import sha256
 
 MARK = "done.json"  # in the folder of a case whose results are whole
 
@@ -100,7 +101,7 @@ class CaseSegmenter:
         """Segments a case that is not finished yet; what is wrong with it becomes the outcome's `error`."""
         self.load()
         try:
-            source = sha256(case.path)
+            source = source_checksum(case.path)
             mark = self.mark(case)
             if mark and mark["source"] == source and not self.other_settings(case):
                 return Outcome(case.name, skipped=True)
@@ -176,15 +177,10 @@ def fingerprint(pipeline: MedSegLatDiffPipeline) -> str:
     return digest.hexdigest()[:16]
 
 
-def sha256(path: str) -> str:
-    """Of a file's bytes.
-
-    Raises:
-        ValueError: if it cannot be read.
-    """
+def source_checksum(path: str) -> str:
+    """SHA-256 of a source, in hexadecimal digits; a `ValueError` if it cannot be read."""
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(Path(path))
     except OSError as error:
         raise ValueError(f"it cannot be read: {error.strerror}") from error
 
