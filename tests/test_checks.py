@@ -229,13 +229,13 @@ def test_a_pipeline_from_parts_is_checked_as_well():
     assert MedSegLatDiffPipeline(**parts, sample_size=32)
     with pytest.raises(ValueError, match="`sample_size` must be a multiple of 8"):
         MedSegLatDiffPipeline(**parts, sample_size=36)
-    with pytest.raises(ValueError, match="`mask_vae` must take and give background and at least one class"):
+    with pytest.raises(ValueError, match="`mask_vae` must take and return background and at least one class"):
         MedSegLatDiffPipeline(**parts | {"mask_vae": tiny_vae(1)}, sample_size=32)
     with pytest.raises(ValueError, match="`image_encoder` must take 1 or 3 channels, but takes 2"):
         MedSegLatDiffPipeline(**parts | {"image_encoder": tiny_vae(2, 3)}, sample_size=32)
     wide = MedSegLatDiffVAE(1, 1, (8, 8, 8), latent_channels=3, norm_num_groups=4)
     with pytest.raises(
-        ValueError, match="`image_encoder` must divide sides by 4, as `mask_vae` does, but divides by 8"
+        ValueError, match="`image_encoder` must downsample by 4, as `mask_vae` does, but downsamples by 8"
     ):
         MedSegLatDiffPipeline(**parts | {"image_encoder": wide}, sample_size=32)
     with pytest.raises(ValueError, match="`default_num_inference_steps` must be at most 5, but was 10"):

@@ -1,4 +1,4 @@
-"""A pipeline from its folder or Hub id, on the GPU where there is one; and the command `info`, which describes it."""
+"""Loading a pipeline from a folder or Hub id, on the GPU if there is one; and the command `info`."""
 
 import argparse
 
@@ -10,7 +10,7 @@ from .pipeline import MedSegLatDiffPipeline
 
 
 def load_pipeline(model: str) -> MedSegLatDiffPipeline:
-    """The pipeline of a folder or Hub id, on the GPU where there is one.
+    """The pipeline of a folder or Hub id, on the GPU if there is one.
 
     Raises:
         ValueError: if it cannot be loaded.
@@ -25,7 +25,7 @@ def load_pipeline(model: str) -> MedSegLatDiffPipeline:
 
 def main(arguments: list[str] | None = None):
     """`medseglatdiff info`: prints a checkpoint's components and defaults."""
-    parser = argparse.ArgumentParser(prog="medseglatdiff info", description="What a checkpoint consists of and wants.")
+    parser = argparse.ArgumentParser(prog="medseglatdiff info", description="Describes a checkpoint.")
     parser.add_argument("model", metavar="PATH_OR_ID", help="folder of a pipeline, or its id on the Hub (required)")
     pipeline = load_pipeline(parser.parse_args(arguments).model)
     for name, component in pipeline.components.items():

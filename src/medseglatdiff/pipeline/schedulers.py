@@ -1,4 +1,4 @@
-"""Whether a scheduler can sample from a checkpoint, found out before anything is sampled."""
+"""Checks before sampling that a scheduler can sample from a checkpoint."""
 
 import copy
 
@@ -12,17 +12,17 @@ TOLERANCE = 0.25  # of the standard deviation of latents, 1
 
 
 def check_scheduler(scheduler: SchedulerMixin, num_inference_steps: int):
-    """Raises a `ValueError` unless the scheduler carries noise to clean latents when every prediction is right.
+    """Raises a `ValueError` unless the scheduler leads from noise to clean latents when every prediction is exact.
 
-    A network that knows the clean latents predicts, from noisy latents x = sqrt(a) x0 + sqrt(1 - a) noise, just that
-    noise (or velocity, or x0); every sampler of such a diffusion must then end at x0, whatever its number of steps.
-    One for another process (flow matching), for another parametrisation, or with too few steps does not.
+    From noisy latents x = sqrt(a) x0 + sqrt(1 - a) noise, an oracle predicts the exact noise (or velocity, or x0). A
+    sampler for such a diffusion must then end at x0, for any number of steps. One for another process (flow
+    matching), with another parametrisation, or with too few steps does not.
     """
     name = type(scheduler).__name__
     if not hasattr(scheduler, "alphas_cumprod") or "prediction_type" not in scheduler.config:
         raise ValueError(
-            f"`scheduler` must be one for diffusion with a `prediction_type` and the betas of the checkpoint, but "
-            f"{name} is none: build it by `from_config(pipe.scheduler.config)` from, say, DDIMScheduler or "
+            f"`scheduler` must be a diffusion scheduler with a `prediction_type` and the betas of the checkpoint, but "
+            f"{name} is not: build it by `from_config(pipe.scheduler.config)` from, say, DDIMScheduler or "
             "DPMSolverMultistepScheduler."
         )
     oracle = _Oracle(scheduler)
@@ -42,7 +42,7 @@ def check_scheduler(scheduler: SchedulerMixin, num_inference_steps: int):
 
 
 class _Oracle:
-    """Stands in for the U-Net: predicts what is right for clean latents that are 1 everywhere."""
+    """Replaces the U-Net: predicts exactly, for clean latents that are 1 everywhere."""
 
     clean = 1.0
 

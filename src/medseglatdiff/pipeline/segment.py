@@ -1,4 +1,4 @@
-"""The command `segment`: images, folders and patterns in; masks, maps and a picture of them for each case."""
+"""The command `segment`: from images, folders and patterns to masks, maps and a picture for each case."""
 
 import argparse
 import csv
@@ -15,18 +15,18 @@ from .cases import find_cases
 from .segmenter import CaseSegmenter, Outcome, SegmentSettings, process_index
 
 FORMATS = ("png", "npz")
-FULL_REPORTS = 8  # of more cases than these each gets a line, not a table
+FULL_REPORTS = 8  # above this number of cases, each gets a line instead of a table
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """The options of the command.
 
     Raises:
-        ValueError: for counts, seeds and regions that cannot be.
+        ValueError: for an invalid count, seed or region.
     """
     parser = argparse.ArgumentParser(
         prog="medseglatdiff segment",
-        description="Segments images: several plausible masks, their confidence and a picture of them for each. "
+        description="Segments images: several plausible masks, their confidence and a picture for each. "
         "Finished cases are skipped when the same command runs again.",
     )
     parser.add_argument(
@@ -39,17 +39,21 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--model", required=True, metavar="PATH_OR_ID", help="folder of a pipeline, or its id on the Hub (required)"
     )
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="DIR", help="folder in which each case gets one (required)"
+        "--out",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder of the results, a subfolder per case (required)",
     )
     parser.add_argument(
         "--point",
         metavar="X,Y",
-        help="pixel of the image around which to look, at the checkpoint's field of view (default: the whole image)",
+        help="segment the checkpoint's field of view around this pixel (default: the whole image)",
     )
     parser.add_argument(
         "--box",
         metavar="L,T,R,B",
-        help="part of the image to look at, in pixels: left, top, right, bottom (default: the whole image)",
+        help="segment this part, in pixels: left, top, right, bottom (default: the whole image)",
     )
     parser.add_argument(
         "--num-masks", type=int, metavar="N", help="masks per case, at least 1 (default: the checkpoint's)"
@@ -58,7 +62,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--steps", type=int, metavar="N", help="denoising steps per mask, at least 1 (default: the checkpoint's)"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="of every case's noise, a whole number (default: 0)"
+        "--seed", type=int, default=0, metavar="S", help="seed of each case's noise, a whole number (default: 0)"
     )
     parser.add_argument(
         "--format",
@@ -66,12 +70,12 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         choices=FORMATS,
         default=["png"],
         metavar="NAME",
-        help=f"of masks and maps, one or several of {', '.join(FORMATS)} (default: png)",
+        help=f"formats of masks and maps, one or more of {', '.join(FORMATS)} (default: png)",
     )
     parser.add_argument(
         "--overwrite",
         action="store_true",
-        help="compute cases again that were finished with other settings (default: refuse them)",
+        help="recompute cases that were finished with other settings (default: refuse them)",
     )
     options = parser.parse_args(arguments)
     for name in ("num_masks", "steps"):
@@ -89,7 +93,7 @@ def parse_region(options: argparse.Namespace) -> tuple[float, ...] | None:
     """`--point` or `--box` as numbers.
 
     Raises:
-        ValueError: unless there are two, or four, numbers with commas in between.
+        ValueError: unless there are two or four numbers, separated by commas.
     """
     for name, text, count in (("point", options.point, 2), ("box", options.box, 4)):
         if text is None:
@@ -106,17 +110,17 @@ def parse_region(options: argparse.Namespace) -> tuple[float, ...] | None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Segments case after case: nothing but the names is held in memory, and what is finished stays.
+    """Segments case by case: only the names are kept in memory, and finished cases stay.
 
-    Each case starts from the same seed, so that its masks do not depend on what else is segmented. Several processes
-    (`accelerate launch`) share the cases out.
+    Each case starts from the same seed, so its masks do not depend on other cases. Several processes
+    (`accelerate launch`) share the cases.
 
     Returns:
-        0, or 1 where some of several cases could not be segmented: `failures.csv` says why.
+        0, or 1 if some of several cases could not be segmented: `failures.csv` says why.
 
     Raises:
-        ValueError: for a wrong option, a single case that cannot be segmented, and cases that were finished with
-            other settings, unless `--overwrite` is given.
+        ValueError: for an invalid option, for a single case that cannot be segmented, and for cases that were finished
+            with other settings, unless `--overwrite` is given.
     """
     options = parse_arguments(arguments)
     settings = SegmentSettings(
@@ -143,16 +147,16 @@ def main(arguments: list[str] | None = None) -> int:
         if outcome.error:
             failed[index] = outcome
         skipped += outcome.skipped
-        tell(outcome, cases[index].path, options.out, len(cases))
+        print_outcome(outcome, cases[index].path, options.out, len(cases))
     write_json(part, [[index, outcome.case, outcome.error] for index, outcome in failed.items()])
     write_failures(options.out, processes)
     if skipped:
-        print(f"{skipped} of {len(mine)} cases were finished already.")
+        print(f"{skipped} of {len(mine)} cases had already been finished.")
     return 1 if failed else 0
 
 
-def tell(outcome: Outcome, path: str, out: Path, count: int):
-    """Prints what became of a case, above the progress bar."""
+def print_outcome(outcome: Outcome, path: str, out: Path, count: int):
+    """Prints the outcome of a case, above the progress bar."""
     if outcome.error:
         tqdm.write(f"{printable(path)} cannot be segmented: {outcome.error}", file=sys.stderr)
     elif not outcome.skipped:
@@ -162,16 +166,16 @@ def tell(outcome: Outcome, path: str, out: Path, count: int):
 
 
 def failures_part(out: Path, rank: int) -> Path:
-    """Where a process keeps its failures until all have ended."""
+    """Where a process keeps its failures until all have finished."""
     return out / f"{PREFIX}failures-{rank}.json"
 
 
 def write_failures(out: Path, processes: int):
-    """`failures.csv`, a line per case that could not be segmented, by the last process to end; no file without any."""
+    """Writes failures.csv, with a line per case that could not be segmented, if any; only the last process does."""
     parts = [failures_part(out, rank) for rank in range(processes)]
     try:
         failed = sorted(entry for part in parts for entry in json.loads(part.read_text("utf-8")))
-    except FileNotFoundError:  # others are still at work, or another one was quicker
+    except FileNotFoundError:  # others are still at work, or another one has done it
         return
     (out / "failures.csv").unlink(missing_ok=True)
     if failed:

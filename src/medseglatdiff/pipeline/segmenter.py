@@ -1,4 +1,4 @@
-"""One case from its file to its finished results: the function that the command, processes and clusters share."""
+"""From one case's file to its finished results: used by the command and on clusters."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ MARK = "done.json"  # in the folder of a case whose results are whole
 
 @dataclass(frozen=True)
 class SegmentSettings:
-    """What decides about results, besides the image and the model's weights."""
+    """Settings that determine the results, besides the image and the model."""
 
     num_masks: int | None = None
     num_inference_steps: int | None = None
@@ -38,7 +38,7 @@ class SegmentSettings:
 
 @dataclass
 class Outcome:
-    """What became of a case: `text` for the terminal, or the `error` that kept it from being segmented."""
+    """The outcome of a case: `text` for the terminal, or the `error` why it could not be segmented."""
 
     case: str
     text: str = ""
@@ -47,22 +47,22 @@ class Outcome:
 
 
 class CaseSegmenter:
-    """Segments cases one by one into folders below `out`. It can be sent to other processes: each loads the model.
+    """Segments cases one by one into folders below `out`. It can be pickled: each process loads the model itself.
 
-    A case's folder appears under its name only when everything in it is written, the mark `done.json` included. The
-    mark holds the settings and the SHA-256 of the source, so that a finished case is not computed again.
+    A case's folder appears only once everything in it is written, including the mark `done.json` with the settings and
+    the SHA-256 of the source, by which finished cases are skipped.
 
     Args:
         model (`str`): a pipeline's folder or Hub id.
-        out (`Path`): where the results go.
+        out (`Path`): folder of the results.
         settings (`SegmentSettings`): the same for all cases.
         worker (`str`, *optional*, defaults to `"0"`): names this process among those that write to `out`.
-        overwrite (`bool`, *optional*, defaults to `False`): compute again what was finished with other settings.
+        overwrite (`bool`, *optional*, defaults to `False`): recompute cases that were finished with other settings.
     """
 
     def __init__(self, model: str, out: Path, settings: SegmentSettings, worker: str = "0", overwrite: bool = False):
         self.model, self.out, self.settings, self.overwrite = model, Path(out), settings, overwrite
-        self.work = self.out / f"{PREFIX}{worker}"  # unfinished results of this process alone
+        self.work = self.out / f"{PREFIX}{worker}"  # unfinished results of this process
         self.pipeline: MedSegLatDiffPipeline | None = None
         self.identity: dict = {}
 
@@ -70,7 +70,7 @@ class CaseSegmenter:
         return vars(self) | {"pipeline": None}
 
     def load(self) -> MedSegLatDiffPipeline:
-        """Loads the model, once; `identity` then holds all that decides about results."""
+        """Loads the model, once; `identity` is then everything that determines the results."""
         if self.pipeline is None:
             self.pipeline = load_pipeline(self.model)
             self.pipeline.set_progress_bar_config(disable=True)
@@ -80,25 +80,25 @@ class CaseSegmenter:
         return self.pipeline
 
     def prepare(self):
-        """Makes the output folder, without what an earlier run of this worker left unfinished."""
+        """Makes the output folder and removes unfinished results of an earlier run of this worker."""
         self.out.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.work, ignore_errors=True)
 
     def mark(self, case: Case) -> dict | None:
-        """What a finished case's mark says; `None` for a case that is not finished."""
+        """The content of a finished case's mark; `None` for an unfinished case."""
         try:
             return json.loads((self.out / case.name / MARK).read_text("utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def other_settings(self, case: Case) -> list[str]:
-        """The names of the settings with which a finished case was computed otherwise."""
+        """The names of the settings that differ from those of a finished case."""
         self.load()
         before = (self.mark(case) or {"settings": self.identity})["settings"]
         return sorted(name for name in self.identity | before if before.get(name) != self.identity.get(name))
 
     def __call__(self, case: Case) -> Outcome:
-        """Segments a case that is not finished yet; what is wrong with it becomes the outcome's `error`."""
+        """Segments a case unless it is finished; errors of the case become the outcome's `error`."""
         self.load()
         try:
             source = source_checksum(case.path)
@@ -164,7 +164,7 @@ class CaseSegmenter:
 
 
 def fingerprint(pipeline: MedSegLatDiffPipeline) -> str:
-    """SHA-256 of all weights and settings of a pipeline, its first 16 digits."""
+    """The first 16 hexadecimal digits of the SHA-256 of a pipeline's weights and settings."""
     digest = hashlib.sha256()
     for name, component in sorted(pipeline.components.items()):
         config = {key: value for key, value in component.config.items() if not key.startswith("_")}
@@ -186,7 +186,7 @@ def source_checksum(path: str) -> str:
 
 
 def refuse_links(out: Path, target: Path):
-    """Raises a `ValueError` where a link in `out` would take results elsewhere."""
+    """Raises a `ValueError` if results would be written through a link in `out`."""
     for folder in (target, *target.parents):
         if folder == out:
             return
@@ -195,7 +195,7 @@ def refuse_links(out: Path, target: Path):
 
 
 def keep_other_files(before: Path, folder: Path):
-    """Copies what a user has put beside the results of an earlier run."""
+    """Copies files that a user has added to the results of an earlier run."""
     for path in before.iterdir() if before.is_dir() else ():
         if path.name != MARK and not WRITTEN.fullmatch(path.name):
             if path.is_dir() and not path.is_symlink():
@@ -205,5 +205,5 @@ def keep_other_files(before: Path, folder: Path):
 
 
 def process_index() -> tuple[int, int]:
-    """This process's number and how many there are, as `accelerate launch` and `torchrun` set them."""
+    """This process's rank and the number of processes, as `accelerate launch` and `torchrun` set them."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
