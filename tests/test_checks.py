@@ -190,7 +190,7 @@ def test_the_command_line_says_it_in_one_sentence(edited, capsys):
     folder = edited("mask_vae", {"latents_std": None})
     assert main(["info", str(folder)]) == 2
     (line,) = capsys.readouterr().err.splitlines()[-1:]
-    assert "`latents_std` of MedSegLatDiffVAE must be given where `latents_mean` is" in line
+    assert "`latents_std` of MedSegLatDiffVAE must be given if `latents_mean` is" in line
 
 
 def test_unscaled_latents_are_an_intent_that_both_settings_state(tmp_path):
