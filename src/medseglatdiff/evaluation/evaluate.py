@@ -1,15 +1,15 @@
-"""Measures a pipeline over a split; writes results.json, and beside it a table of all images, plots and pictures.
+"""Measures a pipeline on a split; writes results.json, and beside it a table of all images, plots and pictures.
 
     accelerate launch -m medseglatdiff evaluate --pipeline DIR --dataset data/lidc-idri --split test --num-masks 16 \\
         --out results.json
 
-The numbers depend on the rows, --num-masks, --steps and --seed alone: each image's noise is seeded by its id, so
-several processes, which share the processor's cores, give what one gives. Finished images are kept in `results.parts/`
-until the results are written, so the same command carries on after an interruption. Without --pipeline only the
-degenerate predictors are measured. Of several --steps the last is the headline; all of them stand in `by_steps`.
-With `accelerate launch --mixed_precision bf16` sampling takes half the time where the hardware has bf16.
+The numbers depend only on the rows, --num-masks, --steps and --seed: each image's noise is seeded by its id, so the
+number of processes does not matter. Finished images are kept in `results.parts/` until the results are written, so the
+same command resumes after an interruption. Without --pipeline only predictors without a model are measured. With
+several --steps, the last one gives the main results; all of them are in `by_steps`. With `accelerate launch
+--mixed_precision bf16` sampling takes half the time on hardware with bf16.
 
-contact_sheet.png shows images of the data set: it is for your eyes, and `publish` leaves it out.
+contact_sheet.png shows images of the data set; `publish` does not upload it.
 """
 
 import argparse
@@ -39,26 +39,35 @@ from .summary import summarize
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The options.
+    """Parses the options.
 
     Raises:
-        ValueError: that names the option, for values that cannot be used.
+        ValueError: for an invalid value; names the option.
     """
     parser = Parser("evaluate", __doc__)
     add = parser.add_argument
-    add("--pipeline", help="folder or Hub id of a pipeline; None: degenerate predictors only")
+    add("--pipeline", help="folder or Hub id of a pipeline; None: only predictors without a model")
     add("--dataset", required=True, default=argparse.SUPPRESS, help='folder or Hub id of the data set, or "phantom"')
-    add("--split", default="test", help="of the data set")
+    add("--split", default="test", help="split of the data set")
     add("--num-masks", type=whole_number(1), default=16, help="masks (hypotheses) per image")
-    add("--num-candidates", type=whole_number(1), help="masks drawn per image, to choose these from; None: as saved")
-    add("--steps", type=whole_number(1), nargs="+", help="denoising steps, one or several numbers; None: as saved")
+    add(
+        "--num-candidates", type=whole_number(1), help="candidates per image, to choose the masks from; None: as saved"
+    )
+    add("--steps", type=whole_number(1), nargs="+", help="one or more numbers of denoising steps; None: as saved")
     add("--limit", type=whole_number(1), help="images to measure, chosen at random; None: all")
-    add("--seed", type=whole_number(0), default=0, help="of the noise and of the choice of images")
-    add("--scheduler", help="class of diffusers, such as DDIMScheduler; None: as saved")
-    add("--noise", choices=("fresh", "same", "zero"), default="fresh", help="each image's first noise")
-    add("--num-classes", type=whole_number(1), default=1, help="classes of the masks, only without --pipeline")
+    add("--seed", type=whole_number(0), default=0, help="seed of the noise and of the choice of images")
+    add("--scheduler", help="scheduler of diffusers, such as DDIMScheduler; None: as saved")
+    add("--noise", choices=("fresh", "same", "zero"), default="fresh", help="initial noise of each image")
+    add(
+        "--num-classes",
+        type=whole_number(1),
+        default=1,
+        help="foreground classes, only without --pipeline",
+    )
     add("--no-pictures", action="store_true", help="write no contact_sheet.png: it shows images of the data set")
-    add("--out", type=Path, default=Path("results.json"), help="file of the results; the others go beside it")
+    add(
+        "--out", type=Path, default=Path("results.json"), help="file of the results; other files are written beside it"
+    )
     options = parser.parse_args(arguments)
     if options.num_candidates is not None and options.num_candidates < options.num_masks:
         least = f"`--num-masks`, {options.num_masks}"
@@ -69,7 +78,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def load_pipeline(options: argparse.Namespace, accelerator: Accelerator) -> MedSegLatDiffPipeline | None:
-    """The pipeline to measure, if there is one, with the scheduler that was asked for."""
+    """The pipeline to measure, if any, with the requested scheduler."""
     if options.pipeline is None:
         return None
     pipeline = MedSegLatDiffPipeline.from_pretrained(options.pipeline).to(accelerator.device)
@@ -80,7 +89,7 @@ def load_pipeline(options: argparse.Namespace, accelerator: Accelerator) -> MedS
 
 
 def circumstances(accelerator: Accelerator) -> dict:
-    """Device, processes, peak memory (of the GPU, or of this process), versions and git commit."""
+    """Device, number of processes, peak memory (of the GPU or of this process), versions and git commit."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {
         "device": hardware(),
@@ -93,7 +102,7 @@ def circumstances(accelerator: Accelerator) -> dict:
 
 
 def save_pictures(pipeline, rows, measured: list[dict], steps: int, options, accelerator):
-    """Writes contact_sheet.png beside the results; its images are drawn once more, from the same noise."""
+    """Writes contact_sheet.png beside the results; its masks are sampled again from the same noise."""
     examples = choose_examples(measured)
     positions = {row["image_id"]: int(row["index"]) for chosen in examples.values() for row in chosen}
     shown = {image_id: rows[position] for image_id, position in positions.items()}
@@ -108,7 +117,7 @@ def save_pictures(pipeline, rows, measured: list[dict], steps: int, options, acc
 
 
 def measured_settings(pipeline: MedSegLatDiffPipeline | None, steps: int, options, arguments: Sequence[str]) -> dict:
-    """What was measured on what, without anybody's paths."""
+    """The settings of the evaluation, without local paths."""
     settings = {
         "command": public_command("evaluate", arguments),
         "pipeline": public(options.pipeline),
@@ -153,7 +162,7 @@ def main(arguments: list[str] | None = None):
         summary = summarize(measured, options.num_masks, options.seed, options.noise, num_classes)
         by_steps[str(steps)] = summary | spent | speed
         tables.append(pandas.DataFrame(measured).assign(steps=steps))
-    accelerator.end_training()  # a process that leaves with gloo's threads still at work may abort
+    accelerator.end_training()  # otherwise threads of gloo may abort the process at exit
     if not accelerator.is_main_process:
         return
     # 3. write the table, the results, the plots, the pictures

@@ -1,4 +1,4 @@
-"""Measures the rows of a split, shared between processes; images that are finished wait in files for the results."""
+"""Measures the rows of a split, in several processes; finished images are stored until the results are written."""
 
 import argparse
 import hashlib
@@ -20,8 +20,8 @@ IMAGES_PER_PART = 64
 
 
 def parts_folder(options: argparse.Namespace, steps: int, precision: str) -> Path:
-    """Where finished images wait: another one for other settings or other weights, so that runs never mix."""
-    apart = ("out", "steps", "no_pictures")  # no number of an image depends on them, or they are named beside
+    """The folder of finished images, specific to settings and weights, so that runs never mix."""
+    apart = ("out", "steps", "no_pictures")  # no effect on an image, or added below
     settings: dict[str, object] = {name: str(value) for name, value in vars(options).items() if name not in apart}
     if options.pipeline and Path(options.pipeline).is_dir():
         kinds = ("model_index.json", "*/*.json", "*/*.safetensors")
@@ -32,8 +32,10 @@ def parts_folder(options: argparse.Namespace, steps: int, precision: str) -> Pat
 
 
 def read_parts(folder: Path) -> list[dict]:
-    """All measured rows, in order; a number that an image does not have (NaN) is left out of its row."""
-    tables = [pandas.read_parquet(path) for path in sorted(folder.glob("[0-9]*.parquet"))]  # no partial one
+    """All measured rows, in order, without the numbers that an image does not have (NaN)."""
+    tables = [
+        pandas.read_parquet(path) for path in sorted(folder.glob("[0-9]*.parquet"))
+    ]  # not those left by a killed process
     records = pandas.concat(tables).sort_values("index").to_dict("records") if tables else []
     return [
         {name: value for name, value in row.items() if isinstance(value, np.ndarray) or value == value}
@@ -42,9 +44,9 @@ def read_parts(folder: Path) -> list[dict]:
 
 
 def measure(pipeline, rows, chosen: np.ndarray, steps: int, folder: Path, options, accelerator) -> dict:
-    """Measures the chosen rows that `folder` does not hold yet; returns what this run spent, over processes."""
+    """Measures the chosen rows that are not yet in `folder`; returns what this run took, over all processes."""
     done = {row["index"] for row in read_parts(folder)}
-    accelerator.wait_for_everyone()  # nobody writes before all have read
+    accelerator.wait_for_everyone()  # no process writes before all have read
     todo = [int(index) for index in chosen if index not in done]
     mine = todo[accelerator.process_index :: accelerator.num_processes]
     num_classes = pipeline.num_classes if pipeline else options.num_classes
@@ -85,7 +87,7 @@ def save_table(path: Path, table: pandas.DataFrame):
 
 
 def predict_rows(pipeline, batch: list[dict], steps: int, options, accelerator) -> Iterator[Prediction]:
-    """`predict` of rows of the data set as the options say."""
+    """`predict` for rows of the data set with the given options."""
     drawn = (options.seed, options.noise, options.num_candidates)
     with accelerator.autocast():
         return predict(pipeline, batch, options.num_masks, steps, *drawn)
