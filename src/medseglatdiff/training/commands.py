@@ -1,4 +1,4 @@
-"""What the commands `calibrate` and `evaluate` share: options, progress, tables, commands without paths."""
+"""What the commands `calibrate` and `evaluate` share: options, progress, tables, published commands."""
 
 import argparse
 import shlex
@@ -10,7 +10,7 @@ from .provenance import public
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the description's lines; defaults stand behind each option."""
+    """Help that keeps the description's line breaks and shows defaults."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,7 +35,7 @@ def whole_number(least: int) -> Callable[[str], int]:
 
 
 def public_command(command: str, words: Sequence[str]) -> str:
-    """The command that was given, to be published beside its results: of paths the last names alone."""
+    """The command as published beside its results: only the last parts of paths."""
     shown = []
     for word in map(str, words):
         option, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
@@ -44,13 +44,13 @@ def public_command(command: str, words: Sequence[str]) -> str:
 
 
 def progress_bar(num_images: int, done: int, shown: bool) -> tqdm:
-    """A bar that says "image 3 of 200"; `done` of them are there already."""
+    """A bar that says "image 3 of 200"; `done` of them are already finished."""
     form = "image {n_fmt} of {total_fmt} |{bar}| {elapsed} so far, {remaining} to go"
     return tqdm(total=num_images, initial=done, disable=not shown, bar_format=form)
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of texts in columns for the terminal, the first column flush left and the others flush right.
+    """Rows of texts in columns for the terminal, the first aligned left and the others right.
 
     >>> print(text_table([["", "Dice"], ["majority", "0.5"]]))
               Dice
