@@ -180,8 +180,8 @@ def test_training_by_the_energy_score_samples_as_the_pipeline_does():
     image = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(1))  # [1, 1, S, S]
     expected = pipeline.sample(image, 3, latents=noise, num_candidates=4).latents[0]  # [M, C, h, w]
     trained = FewStepSampler(pipeline.unet, pipeline.image_encoder, pipeline.scheduler, 3)
-    assert torch.allclose(trained(2 * image - 1, noise), expected, atol=1e-5)
-    assert trained(2 * image - 1, noise).requires_grad and not expected.requires_grad
+    assert torch.allclose(trained(2 * image - 1, noise)[0], expected, atol=1e-5)
+    assert trained(2 * image - 1, noise)[0].requires_grad and not expected.requires_grad
 
 
 def test_the_loop_feeds_the_network_what_the_scheduler_scales():
