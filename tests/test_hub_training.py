@@ -64,7 +64,7 @@ def test_best_and_last_are_published(run, hub: Hub):  # noqa: F811
 
 def test_card_tells_how_it_was_trained(run, hub: Hub):  # noqa: F811
     card = ModelCard(hub.files(*REPO)["README.md"].decode())
-    assert "| denoiser | 4 | 4 |" in card.text and "| sampler, by the energy score | 2 | 8 |" in card.text
+    assert "| denoiser | 4 | 4 |" in card.text and "| sampler, with the energy score | 2 | 8 |" in card.text
     assert "## Results" not in card.text
     assert "256 training and 32 validation rows" in card.text
 

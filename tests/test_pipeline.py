@@ -128,7 +128,7 @@ def test_half_precision_weights_load_as_single_precision(pipeline, tmp_path):
         (dict(num_inference_steps=0), "`num_inference_steps` must be at least 1"),
         (dict(batch_size=-1), "`batch_size` must be at least 1"),
         (dict(generator=[torch.Generator()] * 2), "`generator` must be one generator or a list with one per image"),
-        (dict(generator=[0]), "`generator` must hold"),
+        (dict(generator=[0]), "`generator` must be"),
         (dict(latents=torch.zeros(1, 1, 8, 8)), "`latents` must have shape"),
         (dict(output_type="jpg"), "`output_type` must be"),
     ],
@@ -222,5 +222,5 @@ def test_calibrated_pipeline_survives_saving(tmp_path):
     ],
 )
 def test_calibrations_that_are_none_are_refused(calibration):
-    with pytest.raises(ValueError, match="`calibration` must hold `shares`"):
+    with pytest.raises(ValueError, match="`calibration` must have `shares`"):
         tiny_pipeline(calibration=calibration)

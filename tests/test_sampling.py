@@ -58,9 +58,9 @@ def test_points_that_no_candidate_fits_are_refused():
     candidates = pipeline.sample(IMAGE, seed=1, num_candidates=4)
     with pytest.raises(ValueError, match="None of the 4 candidates of image 0 fits `inside` and `outside`"):
         pipeline.select(candidates, inside=[[(3, 4)]], outside=[[(3, 4)]])
-    with pytest.raises(ValueError, match="must lie in what is segmented"):
+    with pytest.raises(ValueError, match="must lie in the segmented part"):
         pipeline.select(candidates, inside=[[(45, 4)]])
-    with pytest.raises(ValueError, match="`inside` must hold one list of points"):
+    with pytest.raises(ValueError, match="`inside` must have one list of points"):
         pipeline.select(candidates, inside=[[(1, 1)], [(2, 2)]])
 
 

@@ -75,7 +75,7 @@ def test_finished_cases_are_not_computed_again(images, model, tmp_path, undistur
     assert segment(images / "patient-1", model=model, out=out) == 0
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
     assert segment(images / "patient-1", model=model, out=out) == 0
-    assert "4 of 4 cases were finished already" in capsys.readouterr().out
+    assert "4 of 4 cases had already been finished" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.png")} == before
 
 

@@ -104,7 +104,7 @@ def test_every_stage_records_all_its_settings(trained):
         assert run["settings"]["mask_vae"] == TINY["mask_vae"] and run["rows"] == {"train": 256, "validation": 32}
         assert run["num_processes"] == 1 and run["versions"].keys() >= {"torch", "medseglatdiff"}
     facts = training_facts(record)
-    assert "A random rater's mask at every step" in facts["summary"] and "set back" not in facts["summary"]
+    assert "A random rater's mask at every step" in facts["summary"] and "reset" not in facts["summary"]
     assert "| denoiser | 4 | 4 | 0.0005 |" in facts["stages"] and "data set" not in facts["stages"]
 
 
@@ -220,15 +220,15 @@ CARDS = [
         "The denoiser learned the raters' majority (denoiser, of the start), then a random rater's mask at every step "
         "(denoiser); the autoencoders",
     ),
-    ({"unet": NEW}, "the first weights of the rest are those of `the/start`, of whose training nothing is known."),
+    ({"unet": NEW}, "all initial weights come from `the/start`, whose training is not documented."),
     ({"mask_vae": NEW, "energy": ({"energy_masks": 3, "energy_inference_steps": 5}, {})}, "the sampler of 5 steps"),
-    ({"mask_vae": NEW, "energy": ({"energy_masks": 3}, {})}, "of 3 hypotheses an image"),
+    ({"mask_vae": NEW, "energy": ({"energy_masks": 3}, {})}, "of 3 samples per image"),
     ({"mask_vae": ({"mask_loss": "dice"}, {}), "unet": NEW}, "Mask loss dice;"),
     ({"energy": NEW}, "All raters' masks of an image at every step;"),
     ({"start/unet": ({"image_encoder": {}}, {}), "unet": (START, {})}, "starts from ImageNet weights."),
     (
         {"mask_vae": NEW, "unet": ({}, {"set_back": {"threshold": 0.25, "spread": 0.8}})},
-        "What had been chosen on validation for the weights before was set back: `threshold`, `spread`.",
+        "Settings that validation had chosen for the previous weights were reset: `threshold`, `spread`.",
     ),
     ({"mask_vae": ({"dataset": "a/lidc"}, {}), "unet": ({"dataset": "polyps"}, {})}, "| lidc |"),
 ]

@@ -21,7 +21,7 @@ PHANTOM_ROWS = {"train": 256, "validation": 32, "test": 64}
 
 def open_split(
     dataset: str, split: str, sample_size: int = 128, data_dir: str | None = None, num_classes: int = 1
-) -> Iterable[dict]:
+) -> Sequence[dict]:
     """The rows of a split, by the column contract.
 
     Args:

@@ -1,4 +1,4 @@
-"""The autoencoder that takes images and masks into the small latent space in which the diffusion happens, and back."""
+"""The autoencoder between images or masks and the small latent space of the diffusion."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from .quantizer import VectorQuantizer
 
 @dataclass
 class MedSegLatDiffVAEOutput(BaseOutput):
-    """What one pass through the autoencoder gives.
+    """Output of the autoencoder.
 
     Args:
         sample (`torch.Tensor` of shape `(batch, out_channels, height, width)`): the reconstruction: grey values or
@@ -36,8 +36,8 @@ class MedSegLatDiffVAE(MedSegLatDiffModel, ConfigMixin):
 
     The first halving is a pixel rearrangement, so no layer runs at full resolution; each further entry of
     `block_out_channels` halves once more: the downsampling factor is `2 ** len(block_out_channels)`.
-    Latents are scaled to zero mean and unit variance inside `encode` and `decode` alone. A decoder of fewer
-    levels gives patches of pixels at once; parameters and GFLOP of decoders of LIDC's masks, 2 x 32 x 32 to 128 px:
+    Latents are scaled to zero mean and unit variance inside `encode` and `decode` alone. A decoder with fewer
+    levels outputs larger patches of pixels; parameters and GFLOP of decoders of LIDC's masks, 2 x 32 x 32 to 128 px:
 
     | `decoder_block_out_channels` | `decoder_layers_per_block` | parameters | GFLOP |
     | --- | --- | --- | --- |
@@ -54,13 +54,13 @@ class MedSegLatDiffVAE(MedSegLatDiffModel, ConfigMixin):
         norm_num_groups (`int`, *optional*, defaults to 8): groups of the group normalisation.
         bottleneck (`str`, *optional*, defaults to `"kl"`): `"kl"` for a Gaussian posterior, `"vq"` for a codebook.
         num_codes (`int`, *optional*, defaults to 512): size of the codebook, with `bottleneck="vq"`.
-        decoder_block_out_channels (`tuple[int]`, *optional*): widths of the decoder from the output to the latent,
-            where they are not `block_out_channels`; with fewer entries its last layer gives larger patches of pixels.
-        decoder_layers_per_block (`int`, *optional*): residual layers per level of the decoder, beside the one that
-            there is always, where they are not `layers_per_block`.
+        decoder_block_out_channels (`tuple[int]`, *optional*): widths of the decoder from the output to the latent;
+            `block_out_channels` if `None`. With fewer entries the last layer outputs larger patches of pixels.
+        decoder_layers_per_block (`int`, *optional*): residual layers per level of the decoder, besides the one that
+            is always there; `layers_per_block` if `None`.
         latents_mean (`list[float]`, *optional*): per-channel mean of the raw latents on the training split.
-        latents_std (`list[float]`, *optional*): per-channel standard deviation, likewise; `None` leaves latents
-            unscaled.
+        latents_std (`list[float]`, *optional*): their per-channel standard deviation; latents are not scaled if
+            `None`.
     """
 
     _supports_gradient_checkpointing = True
@@ -114,7 +114,7 @@ class MedSegLatDiffVAE(MedSegLatDiffModel, ConfigMixin):
 
     @property
     def downsampling_factor(self) -> int:
-        """How many pixels of the image one latent pixel stands for, along each side."""
+        """Side of a latent pixel in pixels of the image."""
         return 2 ** len(self.config.block_out_channels)
 
     @property
@@ -123,8 +123,7 @@ class MedSegLatDiffVAE(MedSegLatDiffModel, ConfigMixin):
         return self.config.latent_channels
 
     def with_new_decoder(self, **options) -> "MedSegLatDiffVAE":
-        """An autoencoder of the same latents with a new, untrained decoder, of these arguments that begin with
-        `decoder_`."""
+        """An autoencoder with the same latents and a new decoder, from arguments that begin with `decoder_`."""
         settings = {name: value for name, value in self.config.items() if not name.startswith("_")}
         other = MedSegLatDiffVAE(**{**settings, **options}).to(self.device)
         kept = {name: value for name, value in self.state_dict().items() if not name.startswith("decoder.")}
@@ -132,17 +131,17 @@ class MedSegLatDiffVAE(MedSegLatDiffModel, ConfigMixin):
         return other
 
     def set_latent_statistics(self, mean: list[float], std: list[float]):
-        """Keeps the raw latents' per-channel statistics in the config, from which `encode` and `decode` scale."""
+        """Stores the raw latents' per-channel statistics in the config, by which `encode` and `decode` scale."""
         if len(mean) != self.config.latent_channels or len(std) != self.config.latent_channels or min(std) <= 0:
             raise ValueError(
-                f"`mean` and `std` must hold {self.config.latent_channels} values each, with every `std` > 0, "
+                f"`mean` and `std` must have {self.config.latent_channels} values each, with every `std` > 0, "
                 f"but were {mean} and {std}."
             )
         self.register_to_config(latents_mean=[float(value) for value in mean], latents_std=[float(v) for v in std])
 
     @apply_forward_hook
     def encode(self, sample: torch.Tensor) -> torch.Tensor:
-        """Takes `sample`, `(batch, in_channels, height, width)`, to its scaled latents (the posterior's mean).
+        """Encodes `sample`, `(batch, in_channels, height, width)`, to scaled latents (the posterior's mean).
 
         Raises:
             ValueError: if the channels are not `in_channels` or a side is not a multiple of the downsampling factor.
@@ -153,7 +152,7 @@ class MedSegLatDiffVAE(MedSegLatDiffModel, ConfigMixin):
 
     @apply_forward_hook
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Takes scaled latents, `(batch, latent_channels, h, w)`, to `(batch, out_channels, height, width)`."""
+        """Decodes scaled latents, `(batch, latent_channels, h, w)`, to `(batch, out_channels, height, width)`."""
         raw = self._unscale(latents)  # [B, C, h, w]
         if self.quantizer is not None:
             raw, _ = self.quantizer(raw)  # [B, C, h, w]
@@ -161,7 +160,7 @@ class MedSegLatDiffVAE(MedSegLatDiffModel, ConfigMixin):
 
     @apply_forward_hook
     def condition(self, images: torch.Tensor) -> torch.Tensor:
-        """The image latent that the U-Net is given: `(batch, latent_channels, h, w)` from images in [-1, 1]."""
+        """The latent of images in [-1, 1], `(batch, latent_channels, h, w)`, as condition of the U-Net."""
         return self.encode(images)
 
     def logits(self, images: torch.Tensor) -> None:
@@ -177,7 +176,7 @@ class MedSegLatDiffVAE(MedSegLatDiffModel, ConfigMixin):
         generator: torch.Generator | list[torch.Generator] | None = None,
         return_dict: bool = True,
     ) -> MedSegLatDiffVAEOutput | tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Encodes, passes the bottleneck (with `kl`, noise is drawn from `generator` in training mode) and decodes."""
+        """Encodes, passes the bottleneck (with `kl`, samples with `generator` in training mode) and decodes."""
         moments = self._moments(sample)  # [B, 2*C or C, h, w]
         # 1. bottleneck
         if self.quantizer is None:

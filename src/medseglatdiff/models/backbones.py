@@ -1,11 +1,12 @@
-"""Networks that look at an image at several scales, of which the image encoder makes its condition.
+"""Backbones of the image encoder: networks with feature maps at several scales.
 
 Each takes images in [-1, 1], `(B, in_channels, H, W)`, and returns a list of feature maps,
-`(B, channels[i], H / strides[i], W / strides[i])`, with sides as near as that as the network's patches allow.
+`(B, channels[i], H / strides[i], W / strides[i])`, or as close to these sides as the network's patches allow.
 """
 
 import json
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of RGB in [0, 1]
-# parameters on which no feature map depends: of masked pretraining, and of the classifier's input
+# parameters that feature maps do not depend on: for masked pretraining, and for a classifier
 UNUSED = ("mask_token", "swin.layernorm.weight", "swin.layernorm.bias")
 
 
@@ -30,12 +31,12 @@ class ResidualBlock(ResnetBlock2D):
 
 
 def residual_blocks(count: int, channels: int, norm_num_groups: int, dropout: float) -> nn.Sequential:
-    """So many residual blocks of one width in a row."""
+    """`count` residual blocks of the same width."""
     return nn.Sequential(*(ResidualBlock(channels, norm_num_groups, dropout) for _ in range(count)))
 
 
 class UNetBackbone(nn.Module):
-    """The way down of a U-Net over pixel-unshuffled images: no layer runs finer than at a quarter of their sides."""
+    """The encoder of a U-Net over pixel-unshuffled images, so that no layer is finer than a quarter of their sides."""
 
     def __init__(
         self,
@@ -66,25 +67,23 @@ class UNetBackbone(nn.Module):
 
 
 class TransformersBackbone(nn.Module):
-    """Any `transformers.AutoBackbone`, such as DINOv2, ConvNeXt or Swin, fed as ImageNet networks are.
+    """Any `transformers.AutoBackbone`, such as DINOv2, ConvNeXt or Swin, with ImageNet's normalisation.
 
     Args:
-        config (`str` or `dict`): Hub id or folder of a backbone, or its configuration with its `model_type`. Where it
-            names the last stage alone, which is the default of transformers, up to four stages or layers are taken,
-            evenly spaced.
-        strides (`tuple[int]`, *optional*): powers of two next to the strides of its feature maps; `None` measures them
-            on a blank image.
+        config (`str` or `dict`): Hub id or folder of a backbone, or its configuration with its `model_type`. If it
+            selects only the last stage, the default of transformers, up to four evenly spaced stages are used.
+        strides (`Sequence[int]`, *optional*): strides of its feature maps, rounded to powers of two; measured
+            on a blank image if `None`.
     """
 
-    def __init__(self, config: str | dict, strides: tuple[int, ...] | None = None):
+    def __init__(self, config: str | dict, strides: Sequence[int] | None = None):
         super().__init__()
         try:
             from transformers import AutoBackbone, AutoConfig
         except ImportError as error:
             raise ImportError('Backbones of transformers need `pip install "medseglatdiff[backbones]"`.') from error
-        if isinstance(config, str):
-            config = AutoConfig.from_pretrained(config).to_dict()
-        settings = AutoConfig.for_model(**{**config, "dtype": "float32"})
+        stored: dict = AutoConfig.from_pretrained(config).to_dict() if isinstance(config, str) else config
+        settings = AutoConfig.for_model(**{**stored, "dtype": "float32"})
         last = len(settings.stage_names) - 1
         if list(settings.out_indices) == [last]:
             settings.out_indices = sorted({math.ceil(part * last / 4) for part in range(1, 5)})
@@ -92,18 +91,18 @@ class TransformersBackbone(nn.Module):
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(not name.endswith(UNUSED))
         self.model_config = json.loads(settings.to_json_string(use_diff=False))
-        self.model_config.pop("_name_or_path", None)  # a folder of this machine, maybe
+        self.model_config.pop("_name_or_path", None)  # may be a local folder
         self.channels = tuple(self.model.channels)
         self.strides = tuple(strides or self.measured_strides())
 
     @torch.no_grad()
     def measured_strides(self, side: int = 256) -> list[int]:
-        """Powers of two next to the strides of the feature maps of a blank image."""
+        """Strides of the feature maps of a blank image, rounded to powers of two."""
         features = self.model.eval()(torch.zeros(1, 3, side, side)).feature_maps
         return [2 ** round(math.log2(side / feature.shape[-1])) for feature in features]
 
     def load_weights(self, name_or_path: str):
-        """Takes the weights that are published under a Hub id or lie in a folder."""
+        """Loads weights from a Hub id or folder."""
         options = dict(config=self.model.config, use_safetensors=True)
         self.model.load_state_dict(type(self.model).from_pretrained(name_or_path, **options).state_dict())
 

@@ -1,4 +1,4 @@
-"""From feature maps at several scales back up to one at the resolution of the mask latents."""
+"""Combines feature maps at several scales into one at the resolution of the mask latents."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from .backbones import residual_blocks
 
 
 def matched(in_channels: int, out_channels: int) -> nn.Module:
-    """A 1 x 1 convolution where the channels differ."""
+    """A 1 x 1 convolution if the channels differ, else nothing."""
     return nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
 
 
@@ -18,18 +18,18 @@ class TopDownDecoder(nn.Module):
     """From the coarsest scale up, each finer one is added and refined (Lin et al. 2017, arXiv 1612.03144; with
     residual blocks as in a U-Net, Ronneberger et al. 2015, arXiv 1505.04597).
 
-    Scales finer than the latents join at the last level, by convolutions as large as a latent's cell: they keep where
-    in it an edge runs.
+    Scales finer than the latents join at the last level, by convolutions as large as a latent pixel, so that they keep
+    the position of edges within it.
 
     Args:
-        channels (`Sequence[int]`): of the feature maps.
-        strides (`Sequence[int]`): of the feature maps, powers of two; several may have the same.
-        widths (`dict[int, int]`): of each level by its stride, from the coarsest to `downsampling_factor`.
+        channels (`Sequence[int]`): channels of the feature maps.
+        strides (`Sequence[int]`): their strides, powers of two, not necessarily distinct.
+        widths (`dict[int, int]`): channels of each level by its stride, from the coarsest to `downsampling_factor`.
         downsampling_factor (`int`): stride of the result.
         condition_channels (`int`): channels of the result.
         layers_per_block (`int`): residual blocks per level; one at the coarsest.
         norm_num_groups (`int`): groups of the group normalisation.
-        dropout (`float`): inside the residual blocks.
+        dropout (`float`): dropout inside the residual blocks.
     """
 
     def __init__(
@@ -79,5 +79,5 @@ class TopDownDecoder(nn.Module):
 
 
 def fitted(feature: torch.Tensor, size: list[int]) -> torch.Tensor:
-    """A feature map `(B, C, h, w)` at `size`: patches of 14 pixels, say, do not end where the levels' cells do."""
+    """A feature map `(B, C, h, w)` resized to `size` if need be, as for patches of 14 pixels."""
     return feature if list(feature.shape[2:]) == size else F.interpolate(feature, size, mode="bilinear")

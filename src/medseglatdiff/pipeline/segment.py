@@ -21,17 +21,17 @@ FULL_REPORTS = 8  # of more cases than these each gets a line, not a table
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Segments case after case: nothing but the names is held in memory, and what is finished stays.
+    """Segments case by case: only the names are kept in memory, and finished cases stay.
 
-    Each case starts from the same seed, so that its masks do not depend on what else is segmented. Several processes
-    (`accelerate launch`) share the cases out.
+    Each case starts from the same seed, so its masks do not depend on other cases. Several processes
+    (`accelerate launch`) share the cases.
 
     Returns:
-        0, or 1 where some of several cases could not be segmented: `failures.csv` says why.
+        0, or 1 if some of several cases could not be segmented: `failures.csv` says why.
 
     Raises:
-        ValueError: for a wrong option, a single case that cannot be segmented, and cases that were finished with
-            other settings, unless `--overwrite` is given.
+        ValueError: for an invalid option, for a single case that cannot be segmented, and for cases that were finished
+            with other settings, unless `--overwrite` is given.
     """
     options = parse_arguments(arguments)
     # 1. what is to be done
@@ -61,17 +61,17 @@ def main(arguments: list[str] | None = None) -> int:
         if outcome.error:
             failed[index] = outcome
         skipped += outcome.skipped
-        tell(outcome, cases[index].path, options.out, len(cases))
+        print_outcome(outcome, cases[index].path, options.out, len(cases))
     write_json(part, [[index, outcome.case, outcome.error] for index, outcome in failed.items()])
     # 3. what is said of all of them, by the last process
     conclude(segmenter, cases, processes)
     if skipped:
-        print(f"{skipped} of {len(mine)} cases were finished already.")
+        print(f"{skipped} of {len(mine)} cases had already been finished.")
     return 1 if failed else 0
 
 
-def tell(outcome: Outcome, path: str, out: Path, count: int):
-    """Prints what became of a case, above the progress bar."""
+def print_outcome(outcome: Outcome, path: str, out: Path, count: int):
+    """Prints the outcome of a case, above the progress bar."""
     if outcome.error:
         tqdm.write(f"{printable(path)} cannot be segmented: {outcome.error}", file=sys.stderr)
     elif not outcome.skipped:
@@ -94,7 +94,7 @@ def listed_cases(segmenter: CaseSegmenter, cases: list[Case]) -> list[Case]:
 
 
 def failures_part(out: Path, rank: int) -> Path:
-    """Where a process keeps its failures until all have ended."""
+    """Where a process keeps its failures until all have finished."""
     return out / f"{PREFIX}failures-{rank}.json"
 
 
@@ -107,7 +107,7 @@ def conclude(segmenter: CaseSegmenter, cases: list[Case], processes: int):
     parts = [failures_part(out, rank) for rank in range(processes)]
     try:
         failed = sorted(entry for part in parts for entry in json.loads(part.read_text("utf-8")))
-    except FileNotFoundError:  # others are still at work, or another one was quicker
+    except FileNotFoundError:  # others are still at work, or another one has done it
         return
     for name in ("failures.csv", "measurements.csv"):
         (out / name).unlink(missing_ok=True)

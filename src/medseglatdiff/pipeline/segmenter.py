@@ -1,4 +1,4 @@
-"""One case from its file to its finished results: the function that the command, processes and clusters share."""
+"""From one case's file to its finished results: used by the command and on clusters."""
 
 import hashlib
 import json
@@ -20,6 +20,7 @@ from .cases import Case, case_stem
 from .files import WRITTEN
 from .loading import load_pipeline
 from .pipeline import MedSegLatDiffPipeline
+from .saved import sha256
 
 MARK = "done.json"  # in the folder of a case whose results are whole
 FINDING = re.compile(r"finding-\d+|seg(-confidence)?\.dcm")
@@ -27,7 +28,7 @@ FINDING = re.compile(r"finding-\d+|seg(-confidence)?\.dcm")
 
 @dataclass
 class Outcome:
-    """What became of a case: `text` for the terminal, or the `error` that kept it from being segmented."""
+    """The outcome of a case: `text` for the terminal, or the `error` why it could not be segmented."""
 
     case: str
     text: str = ""
@@ -36,14 +37,14 @@ class Outcome:
 
 
 class CaseSegmenter:
-    """Segments cases one by one into folders below `out`. It can be sent to other processes: each loads the model.
+    """Segments cases one by one into folders below `out`. It can be pickled: each process loads the model itself.
 
-    A case's folder appears under its name only when everything in it is written, the mark `done.json` included. The
-    mark holds the settings and the SHA-256 of the source, so that a finished case is not computed again.
+    A case's folder appears only once everything in it is written, including the mark `done.json` with the settings and
+    the SHA-256 of the source, by which finished cases are skipped.
 
     Args:
         model (`str`): a pipeline's folder or Hub id.
-        out (`Path`): where the results go.
+        out (`Path`): folder of the results.
         settings (`SegmentSettings`): the same for all cases.
         region (`tuple[float, ...]`, *optional*): where to look in every case: a point `(x, y)` or a box `(left, top,
             right, bottom)` of images, a point `(x, y, z)` of volumes.
@@ -70,7 +71,7 @@ class CaseSegmenter:
         return vars(self) | {"pipeline": None}
 
     def load(self) -> MedSegLatDiffPipeline:
-        """Loads the model, once; `identity` then holds all that decides about results."""
+        """Loads the model, once; `identity` is then everything that determines the results."""
         if self.pipeline is None:
             self.pipeline = load_pipeline(self.model)
             self.pipeline.set_progress_bar_config(disable=True)
@@ -80,12 +81,12 @@ class CaseSegmenter:
         return self.pipeline
 
     def prepare(self):
-        """Makes the output folder, without what an earlier run of this worker left unfinished."""
+        """Makes the output folder and removes unfinished results of an earlier run of this worker."""
         self.out.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.work, ignore_errors=True)
 
     def mark(self, case: Case) -> dict | None:
-        """What a finished case's mark says; `None` for a case that is not finished."""
+        """The content of a finished case's mark; `None` for an unfinished case."""
         try:
             return json.loads((self.out / case.name / MARK).read_text("utf-8"))
         except (FileNotFoundError, NotADirectoryError):
@@ -113,10 +114,10 @@ class CaseSegmenter:
         return sorted(name for name in now | before if before.get(name) != now.get(name))
 
     def __call__(self, case: Case) -> Outcome:
-        """Segments a case that is not finished yet; what is wrong with it becomes the outcome's `error`."""
+        """Segments a case unless it is finished; errors of the case become the outcome's `error`."""
         self.load()
         try:
-            source = sha256(case.path)
+            source = source_checksum(case.path)
             mark = self.mark(case)
             if mark and mark["source"] == source and not self.other_settings(case):
                 return Outcome(case.name, skipped=True)
@@ -184,7 +185,7 @@ def subfolder(folder: Path, number: int) -> Path:
 
 
 def fingerprint(pipeline: MedSegLatDiffPipeline) -> str:
-    """SHA-256 of all weights and settings of a pipeline, its first 16 digits."""
+    """The first 16 hexadecimal digits of the SHA-256 of a pipeline's weights and settings."""
     digest = hashlib.sha256()
     for name, component in sorted(pipeline.components.items()):
         config = {key: value for key, value in component.config.items() if not key.startswith("_")}
@@ -197,24 +198,19 @@ def fingerprint(pipeline: MedSegLatDiffPipeline) -> str:
     return digest.hexdigest()[:16]
 
 
-def sha256(path: str) -> str:
-    """Of a file's bytes, or of the names and sizes of a folder's files.
-
-    Raises:
-        ValueError: if it cannot be read.
-    """
+def source_checksum(path: str) -> str:
+    """SHA-256 of a file, or of the names and sizes of a folder's files; a `ValueError` if it cannot be read."""
     try:
         if os.path.isdir(path):
             sizes = sorted((entry.name, entry.stat().st_size) for entry in os.scandir(path))
             return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(Path(path))
     except OSError as error:
         raise ValueError(f"it cannot be read: {error.strerror}") from error
 
 
 def refuse_links(out: Path, target: Path):
-    """Raises a `ValueError` where a link in `out` would take results elsewhere."""
+    """Raises a `ValueError` if results would be written through a link in `out`."""
     for folder in (target, *target.parents):
         if folder == out:
             return
@@ -223,7 +219,7 @@ def refuse_links(out: Path, target: Path):
 
 
 def keep_other_files(before: Path, folder: Path):
-    """Copies what a user has put beside the results of an earlier run."""
+    """Copies files that a user has added to the results of an earlier run."""
     for path in before.iterdir() if before.is_dir() else ():
         if path.name != MARK and not WRITTEN.fullmatch(path.name) and not FINDING.fullmatch(path.name):
             if path.is_dir() and not path.is_symlink():
@@ -233,5 +229,5 @@ def keep_other_files(before: Path, folder: Path):
 
 
 def process_index() -> tuple[int, int]:
-    """This process's number and how many there are, as `accelerate launch` and `torchrun` set them."""
+    """This process's rank and the number of processes, as `accelerate launch` and `torchrun` set them."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
