@@ -12,6 +12,7 @@ from pathlib import Path
 
 WRITTEN = ("README.md", "contact_sheet.png", "data", "report.json", ".DS_Store", "Thumbs.db", "desktop.ini")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ENDING = [number for number in signal.Signals if number.name in ("SIGTERM", "SIGHUP")]  # the first alone on Windows
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
     """
     out = Path(os.path.abspath(out))
     _check(out, overwrite)
-    with _sentences(out), _ends_on_sigterm():
+    with _sentences(out), _ends_on_signals():
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}-", suffix=".partial", dir=out.parent) as temporary:
             folder = Path(temporary, "new")
@@ -67,13 +68,19 @@ def _device(path: Path) -> Path:
 
 
 @contextmanager
-def _ends_on_sigterm():
-    """SIGTERM ends the block as Ctrl-C does, so that what is half-written goes."""
+def _ends_on_signals():
+    """SIGTERM and a terminal that closes end the block as Ctrl-C does, so that what is half-written goes.
+
+    What is ignored stays so, as under `nohup`.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    before = {number: signal.getsignal(number) for number in ENDING if signal.getsignal(number) != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

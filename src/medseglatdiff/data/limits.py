@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 MAX_PIXELS = 89_478_485  # more than any detector has: Pillow's own limit, whatever a caller sets that to
 CHUNK = 2**20  # bytes
+MAX_MASKS, MAX_CANDIDATES, MAX_STEPS = 1024, 4096, 1000  # per image; steps are of one candidate
 MAX_UNPACKED_BYTES = 512 * 2**20  # of a deflated file: what `MAX_PIXELS` take in 32 bits, and then some
 
 
