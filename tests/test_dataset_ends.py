@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dataset_fixtures import disc, encode, nothing_left, write_folder, write_zip
+from worker_jobs import read_row, strange_row
 
 from medseglatdiff.builders import folder
 from medseglatdiff.builders.archives import Source
@@ -19,21 +20,6 @@ from medseglatdiff.builders.output_folder import new_folder
 from medseglatdiff.builders.picture_files import BadFile
 from medseglatdiff.builders.workers import outcomes
 from medseglatdiff.cli import main
-
-
-def strange_row(job: int) -> list[int]:
-    """What may happen to a worker, by the number of the job."""
-    if job == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if job == 4:
-        raise MemoryError
-    if job == 5:
-        raise BadFile("five.png", "is odd")
-    return [job, os.getpid()]
-
-
-def read_row(source: Source, name: str) -> bytes:
-    return source.read(name)
 
 
 @pytest.mark.parametrize(

@@ -277,7 +277,7 @@ def test_no_group_crosses_whatever_is_dealt(names, count):
 
     from medseglatdiff.builders.folder_groups import with_groups, with_splits
 
-    args = Namespace(groups=None, group_pattern=None, group_from=None, fractions=[0.4, 0.3, 0.3])
+    args = Namespace(groups=None, group_pattern=None, group_from=None, anonymous_ids=False, fractions=[0.4, 0.3, 0.3])
     entries = [Entry(name, (), name, name) for name in names[:count]]
     entries, _, _ = with_groups(entries, args)
     if len({entry.group for entry in entries}) < 3:
