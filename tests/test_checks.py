@@ -118,7 +118,7 @@ DAMAGE = [
     ("scheduler", {"trained_betas": [0.1, 0.2]}),
     ("index", {"sample_size": 30}),
     # 5. unknown
-    ("index", {"treshold": 0.25}),
+    ("index", {"thresholds": 0.25}),
     ("mask_vae", {"latent_std": [1.0]}),
     ("unet", {"attention_heads": 2}),
 ]

@@ -96,7 +96,7 @@ def test_one_commit_holds_our_card_and_the_shim(published):
         files
     )
     assert ".secret" not in files
-    assert files["pipeline.py"] == PIPELINE_SHIM.encode() and "manifest.json" not in files
+    assert files["pipeline.py"] == PIPELINE_SHIM.encode()
     shims = [path.read_text("utf-8") for path in ROOT.glob("pipelines/*/pipeline.py")]
     assert shims == [PIPELINE_SHIM] * 3
     card = ModelCard(files["README.md"].decode())
@@ -148,6 +148,10 @@ def test_where_a_pipeline_was_loaded_from_stays_private(tmp_path):
     texts = [content for content in held.values() if isinstance(content, bytes)]
     assert len(texts) == 6 and not any(b"somebody" in text for text in texts)
     assert "somebody" in (tmp_path / "again" / "model_index.json").read_text()
+    for name, content in held.items():  # what is downloaded still is what was saved
+        (tmp_path / "down" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "down" / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+    assert MedSegLatDiffPipeline.from_pretrained(tmp_path / "down") and (tmp_path / "down" / "manifest.json").exists()
     scheduler = held["scheduler/scheduler_config.json"]
     assert "somebody" not in scheduler.read_text() and json.loads(held["unet/config.json"])["layers_per_block"] == 1
 

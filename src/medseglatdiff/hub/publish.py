@@ -11,7 +11,7 @@ from huggingface_hub import CommitInfo, DatasetCard, EvalResult, ModelCard, Mode
 from ..data.names import printable
 from ..pipeline.checks import COMPONENTS
 from ..pipeline.pipeline import MedSegLatDiffPipeline
-from ..pipeline.saved import SAVED
+from ..pipeline.saved import MANIFEST, SAVED
 from .cards import data_facts, example_image, pipeline_facts, training_facts
 from .repository import KINDS, check_token, replace_repository
 from .result_cards import HEADLINES, METRICS, result_facts, tiny_lesions
@@ -27,7 +27,7 @@ __all__ = ["MedSegLatDiffPipeline"]
 '''
 PUBLISHED = {  # the only files of a folder that are uploaded
     "model": (
-        *("model_index.json", "README.md", "LICENSE*", "dataset.md", "plot_*.png"),
+        *("model_index.json", MANIFEST, "README.md", "LICENSE*", "dataset.md", "plot_*.png"),
         *("training.json", "calibration.json", "results.json"),
         *(f"{name}/{pattern}" for name in (*COMPONENTS, "scheduler") for pattern in SAVED),
     ),

@@ -1,6 +1,7 @@
 """Saving and loading a pipeline with checks: only valid files reach diffusers, and two versions are never mixed."""
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class CheckedPipeline(DiffusionPipeline):
         super().save_pretrained(save_directory, **kwargs)
         folder = Path(save_directory)
         forget_paths(folder)
-        write_json(folder / MANIFEST, {name: sha256(folder / name) for name in component_files(folder)})
+        write_json(folder / MANIFEST, {name: checksum(folder / name) for name in component_files(folder)})
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs):
@@ -130,8 +131,14 @@ def component_files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
-def sha256(path: Path) -> str:
-    """The checksum of a file, in hexadecimal digits."""
+def checksum(path: Path) -> str:
+    """SHA-256 in hexadecimal digits: of a file, or of the settings in a JSON file, whatever their order and layout.
+
+    Names that begin with an underscore are no settings: diffusers keeps there where a model was loaded from.
+    """
+    if path.suffix == ".json":
+        settings = {name: value for name, value in read_json(path).items() if not name.startswith("_")}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -146,7 +153,7 @@ def check_manifest(folder: Path):
     saved = read_json(folder / MANIFEST)
     if not isinstance(saved, dict):
         raise ValueError(f"{folder / MANIFEST} must contain checksums by file name: save the pipeline again.")
-    changed = [name for name in component_files(folder) if saved.get(name) != sha256(folder / name)]
+    changed = [name for name in component_files(folder) if saved.get(name) != checksum(folder / name)]
     if changed:
         raise ValueError(
             f"{changed[0]} in {folder} must be the file that was saved with the others, but has changed since: save "

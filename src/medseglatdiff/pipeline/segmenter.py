@@ -20,7 +20,7 @@ from .cases import Case, case_stem
 from .files import WRITTEN
 from .loading import load_pipeline
 from .pipeline import MedSegLatDiffPipeline
-from .saved import sha256
+from .saved import checksum
 
 MARK = "done.json"  # in the folder of a case whose results are whole
 FINDING = re.compile(r"finding-\d+|seg(-confidence)?\.dcm")
@@ -204,7 +204,7 @@ def source_checksum(path: str) -> str:
         if os.path.isdir(path):
             sizes = sorted((entry.name, entry.stat().st_size) for entry in os.scandir(path))
             return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
-        return sha256(Path(path))
+        return checksum(Path(path))
     except OSError as error:
         raise ValueError(f"it cannot be read: {error.strerror}") from error
 
