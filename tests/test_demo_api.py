@@ -21,6 +21,7 @@ from medseglatdiff.data.images import load_image
 from medseglatdiff.demo import limits, texts
 from medseglatdiff.demo.app import build_demo, find_models, load_pipelines
 from medseglatdiff.demo.sampling import CHUNK
+from medseglatdiff.demo.storage import LOCK
 
 MODEL = "medseglatdiff-lidc-idri"  # the name in the README's snippet
 
@@ -139,13 +140,14 @@ def test_every_file_is_deleted_and_none_stays_open(served, client, upload):
     delete_files_created_by_app(demo, age=0)  # what the server does each minute, with an age of half an hour
     assert demo.delete_cache == (60, 1800)
     kept = [path for path in folder.rglob("*") if path.is_file()]
-    assert {path.name for path in kept} <= {"image.webp"}  # the examples' thumbnails
+    assert {path.name for path in kept} <= {"image.webp", LOCK}  # the examples' thumbnails
     stale = folder / "results" / "abandoned"
     stale.mkdir()
     os.utime(stale, (0, 0))
     segment(client, upload(phantom_png()))
     assert not stale.exists() and len(list(stale.parent.iterdir())) >= 1
-    assert not [file for file in psutil.Process(os.getpid()).open_files() if file.path.startswith(str(folder))]
+    opened = [file.path for file in psutil.Process(os.getpid()).open_files() if file.path.startswith(str(folder))]
+    assert opened == [str(folder / LOCK)]
 
 
 def test_missing_models_are_told(tmp_path, monkeypatch):

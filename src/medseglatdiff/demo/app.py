@@ -2,16 +2,21 @@
 
 import argparse
 import os
+import signal
+import sys
 from pathlib import Path
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from ..pipeline.loading import load_pipeline
 from ..pipeline.pipeline import MedSegLatDiffPipeline
 from . import texts
-from .handlers import Handlers, redraw
+from .client_limits import UploadLimit
+from .handlers import KEEP_SECONDS, Handlers, redraw
 from .layout import build_inputs, build_results
 from .limits import MAX_FILE_MB, silence_pydicom
+from .storage import FilesIn, claim_folder
 
 FOLDER = Path(__file__).parent
 # of a button, in the page itself: a call of the server would come too late
@@ -27,7 +32,29 @@ LAUNCH = dict(
     run_history=False,
     footer_links=["api"],
     ssr_mode=False,
+    app_kwargs=dict(middleware=[Middleware(UploadLimit)]),
+    state_session_capacity=64,
 )
+
+
+class Page(gr.Blocks):
+    """Blocks whose files all go by age and at the end, and which answer malformed calls by a sentence.
+
+    Args:
+        keep_seconds (`int`): how old files may become.
+    """
+
+    def __init__(self, keep_seconds: int):
+        folder = claim_folder()
+        super().__init__(title="MedSegLatDiff", analytics_enabled=False, delete_cache=(60, keep_seconds))
+        self.temp_file_sets.append(FilesIn(folder))
+
+    async def preprocess_data(self, *args, **options):
+        """Gradio's own, whose errors on malformed values say nothing that a caller could use."""
+        try:
+            return await super().preprocess_data(*args, **options)
+        except Exception:  # of a stranger's JSON: nearly anything
+            raise gr.Error(texts.MALFORMED, print_exception=False) from None
 
 
 def build_demo(pipelines: dict[str, MedSegLatDiffPipeline], problems: list[str] = ()) -> gr.Blocks:
@@ -46,8 +73,7 @@ def build_demo(pipelines: dict[str, MedSegLatDiffPipeline], problems: list[str] 
         pipeline.set_progress_bar_config(disable=True)
     silence_pydicom()
     handlers = Handlers(pipelines)
-    keep = 60 * texts.KEEP_MINUTES
-    with gr.Blocks(title="MedSegLatDiff", analytics_enabled=False, delete_cache=(60, keep)) as demo:
+    with Page(KEEP_SECONDS) as demo:
         gr.Markdown(texts.HEAD, elem_id="head")
         gr.HTML("".join(texts.problem(sentence) for sentence in problems), visible=bool(problems))
         with gr.Row(equal_height=False):
@@ -65,6 +91,7 @@ def build_demo(pipelines: dict[str, MedSegLatDiffPipeline], problems: list[str] 
                 results = build_results()
         connect(handlers, inputs, examples, run, cancel, status, picture, results)
         publish(handlers, inputs)
+    demo.stop_runs = handlers.stop
     return demo.queue(max_size=64)
 
 
@@ -166,4 +193,10 @@ def main(arguments: list[str] | None = None):
         help="folders or Hub ids of pipelines (default: the list in MEDSEGLATDIFF_MODELS, with commas in between)",
     )
     models = parser.parse_args(arguments).models or find_models()
-    build_demo(*load_pipelines(models)).launch(**LAUNCH)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # what a container gets: the ends below still happen
+    demo = build_demo(*load_pipelines(models))
+    try:
+        demo.launch(**LAUNCH)
+    finally:
+        demo.stop_runs()
+        demo.close(verbose=False)

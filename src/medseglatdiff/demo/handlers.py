@@ -1,29 +1,31 @@
 """What happens when something is clicked: from inputs to the values that the page's components show."""
 
 import logging
-import shutil
-import tempfile
-import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
+from weakref import WeakSet
 
 import gradio as gr
 import numpy as np
+from gradio.context import LocalContext
 from gradio.utils import get_upload_folder
 
 from ..overview import MAGMA, VIRIDIS
 from ..pipeline.pipeline import MedSegLatDiffPipeline
+from ..pipeline.sampling import SamplingInterrupted
 from . import texts
 from .downloads import Downloads, write_downloads, write_numbers
 from .example_images import EXAMPLES, suited_model
 from .limits import InputError, check_settings, read_upload
 from .pictures import draw_map, draw_outlines, draw_tiles
 from .sampling import Job, Segmentation
+from .storage import new_folder
 
 CONSENSUS = "consensus"
+KEEP_SECONDS = 60 * texts.KEEP_MINUTES
 LOG = logging.getLogger("medseglatdiff.demo")
 
 
@@ -36,6 +38,7 @@ class Handlers:
 
     def __init__(self, pipelines: dict[str, MedSegLatDiffPipeline]):
         self.pipelines = pipelines
+        self.running: WeakSet[Job] = WeakSet()
 
     def job(self, image: bytes | None, model: str | None, num_masks, num_inference_steps, seed) -> Job:
         """Checks every input, the upload last, before anything is sampled."""
@@ -43,7 +46,14 @@ class Handlers:
             raise InputError(texts.NO_MODEL)
         pipeline = self.pipelines[model]
         settings = check_settings(num_masks, num_inference_steps, seed)
-        return Job(read_upload(image, pipeline.config.stretch), pipeline, model, *settings)
+        job = Job(read_upload(image, pipeline.config.stretch), pipeline, model, *settings, gone=client_gone())
+        self.running.add(job)
+        return job
+
+    def stop(self):
+        """Interrupts every run, for the end of the server."""
+        for job in self.running:
+            job.cancelled.set()
 
     def segment_page(self, *inputs) -> Iterator[tuple]:
         """Values of status, cancel button, picture and results, as the hypotheses arrive."""
@@ -56,7 +66,7 @@ class Handlers:
                     picture = draw_outlines(job.upload.image, masks, range(len(masks)))
                     yield texts.progress(len(masks), job.num_candidates), RUNNING, picture, *HIDDEN
                 segmentation = job.finish()
-                folder = new_folder()
+                folder = new_folder(Path(get_upload_folder()), KEEP_SECONDS)
                 files = write_downloads(job, segmentation, folder)
                 yield results(job, segmentation, files, write_numbers(job.numbers(segmentation), folder))
         except InputError as error:
@@ -70,7 +80,7 @@ class Handlers:
                 for _ in job.sample():
                     pass
                 segmentation = job.finish()
-                files = write_downloads(job, segmentation, new_folder())
+                files = write_downloads(job, segmentation, new_folder(Path(get_upload_folder()), KEEP_SECONDS))
                 return job.numbers(segmentation), *files
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from None
@@ -148,14 +158,11 @@ def chosen(shown: Sequence[str], consensus: np.ndarray) -> tuple[list[int], np.n
     return [int(name) - 1 for name in shown if name != CONSENSUS], consensus if CONSENSUS in shown else None
 
 
-def new_folder() -> Path:
-    """Where Gradio serves from and deletes what was handed out; what it never handed out is swept here."""
-    parent = Path(get_upload_folder(), "results")
-    parent.mkdir(parents=True, exist_ok=True)
-    for old in parent.iterdir():
-        if old.stat().st_mtime < time.time() - 60 * texts.KEEP_MINUTES:
-            shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(dir=parent))
+def client_gone() -> Callable[[], bool]:
+    """Tells whether the client of the event at hand has gone away; without an event (a direct call) it has not."""
+    blocks, number = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
+    event = blocks._queue.event_ids_to_events.get(number) if blocks and number else None
+    return lambda: event is not None and not event.alive
 
 
 @contextmanager
@@ -165,6 +172,8 @@ def only_sentences():
         yield
     except InputError:
         raise
+    except SamplingInterrupted:
+        raise InputError(texts.STOPPED) from None
     except Exception as error:  # whatever it is: the visitor gets a sentence, the log the place
         LOG.error("%s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
         raise InputError(texts.FAILED) from None

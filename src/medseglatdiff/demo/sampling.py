@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 
@@ -32,7 +32,7 @@ class Segmentation:
     seconds: float
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """One image to segment with checked settings."""
 
@@ -43,6 +43,7 @@ class Job:
     num_inference_steps: int
     seed: int
     started: float = field(default_factory=time.perf_counter)
+    gone: Callable[[], bool] = lambda: False  # whether nobody waits for the result any more
     cancelled: threading.Event = field(default_factory=threading.Event)
     probabilities: list[torch.Tensor] = field(default_factory=list)  # of each finished batch of candidates
     candidates: MedSegLatDiffCandidates | None = None
@@ -58,7 +59,7 @@ class Job:
         finished: SimpleQueue = SimpleQueue()
 
         def after_step(pipeline: MedSegLatDiffPipeline, step: int, timestep: torch.Tensor, tensors: dict):
-            pipeline._interrupt = self.cancelled.is_set()
+            pipeline._interrupt = self.cancelled.is_set() or self.gone()
             if (step + 1) % (pipeline.num_timesteps // batches) == 0:
                 finished.put(tensors["latents"])
 
@@ -70,7 +71,7 @@ class Job:
             except BaseException as error:  # handed to the thread that waits, which raises it
                 finished.put(error)
 
-        threading.Thread(target=work, daemon=True).start()
+        threading.Thread(target=work, name="sampling", daemon=True).start()
         drawn = []
         try:
             while not isinstance(latents := finished.get(), MedSegLatDiffCandidates):  # [n, C, h, w]

@@ -20,6 +20,10 @@ NO_MODEL = (
     "There is no model to run. Please set MEDSEGLATDIFF_MODELS to the folder or Hub id of a pipeline, and restart."
 )
 FAILED = "Something went wrong on our side. Please try again, or try another image."
+MALFORMED = (
+    "This call cannot be read. Please send the inputs in the order and of the types that the page lists under Use via "
+    "API, the model by a name from its list, and a file by `handle_file` or as what /upload has returned."
+)
 EXPIRED = "These results have expired. Please segment the image again."
 NO_SEG = "No DICOM Segmentation: this file lacks attributes that the standard asks for."
 STOPPING = "Stopping..."
