@@ -19,7 +19,7 @@ from gradio_client.exceptions import AppError
 
 from medseglatdiff.data.images import load_image
 from medseglatdiff.demo import limits, texts
-from medseglatdiff.demo.app import build_demo, find_models, load_pipelines
+from medseglatdiff.demo.app import find_models, load_pipelines
 from medseglatdiff.demo.sampling import CHUNK
 from medseglatdiff.demo.storage import LOCK
 
@@ -73,7 +73,7 @@ def test_the_snippet_of_the_readme_runs(served, monkeypatch, capsys):
         masks = arrays["masks"]
     np.testing.assert_array_equal(masks, expected(EXAMPLES / "nodule-solid.png", 8, 10, 0))
     assert str([int(mask.sum()) for mask in masks]) in capsys.readouterr().out
-    assert len(zipfile.ZipFile(names["masks"]).namelist()) == 8 + 3 and names["dicom"] is None
+    assert len(zipfile.ZipFile(names["masks"]).namelist()) == 8 + 4 and names["dicom"] is None
 
 
 def test_segment_is_the_only_public_endpoint(client):
@@ -162,8 +162,3 @@ def test_models_come_from_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("MEDSEGLATDIFF_MODELS", f"{tmp_path / 'mine'}, ORG/other")
     assert find_models() == [str(tmp_path / "mine"), "ORG/other"]
     assert list(load_pipelines(find_models()[:1])[0]) == ["mine"]
-
-
-def test_several_classes_are_refused():
-    with pytest.raises(ValueError, match="`pipelines` must have one foreground class, but organs has 2"):
-        build_demo({"organs": tiny_pipeline(num_classes=2)})

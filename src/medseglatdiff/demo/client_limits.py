@@ -8,7 +8,7 @@ from pathlib import Path
 from gradio.utils import get_upload_folder
 from starlette.responses import PlainTextResponse
 
-from .limits import MAX_FILE_MB
+from .limits import MAX_FILE_MB, TOO_BIG
 from .texts import KEEP_MINUTES
 
 MAX_UPLOADS = 40  # of a client, within the time that files are kept
@@ -23,7 +23,6 @@ TOO_MANY = (
 FULL = (
     f"This page holds as many files as it can. They are deleted after {KEEP_MINUTES} minutes: please try again later."
 )
-TOO_BIG = f"This file is larger than {MAX_FILE_MB} MB. Please upload a smaller one."
 NO_LENGTH = "An upload must say how long it is, in the header Content-Length."
 
 

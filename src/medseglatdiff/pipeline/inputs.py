@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from ..data.images import load_image, resize_bilinear, to_channels
+from ..data.limits import is_file_object
 from ..data.spacing import pixel_spacing
 from .regions import Window, as_region_list, cut, region_window, warn_without_region
 from .sampling import check_finite
@@ -111,7 +112,7 @@ def field_of_view(image, config) -> tuple[float, float]:
     """Height and width of what a point shows, in the image's own pixels: the size of the training crops, in mm where
     both the training data's pixel size and the image's spacing are known."""
     side = config.region_size or config.sample_size
-    spacing = pixel_spacing(image) if config.pixel_size and isinstance(image, (str, os.PathLike)) else None
+    spacing = pixel_spacing(image) if config.pixel_size and (isinstance(image, (str, os.PathLike)) or is_file_object(image)) else None
     if spacing is None:
         return side, side
     return side * config.pixel_size / spacing[0], side * config.pixel_size / spacing[1]
