@@ -29,8 +29,14 @@ HIDDEN = dict(api_visibility="private", show_progress="hidden")
 LATEST = HIDDEN | dict(trigger_mode="always_last")
 # to the picture, where it stands above the buttons
 SCROLL = "() => innerWidth < 900 && document.getElementById('stage').scrollIntoView()"
+THEME = gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=FONT, font_mono=["monospace"]).set(
+    body_text_color_subdued="*neutral_600",  # these three: dark enough to be read (WCAG AA)
+    block_info_text_color="*neutral_600",
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
+)
 LAUNCH = dict(
-    theme=gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=FONT, font_mono=["monospace"]),
+    theme=THEME,
     css=f"{(FOLDER / 'style.css').read_text()}\n{texts.swatches()}",
     max_file_size=f"{MAX_FILE_MB}mb",
     run_history=False,
@@ -105,8 +111,8 @@ def connect_runs(handlers: Handlers, inputs: Inputs, controls: Controls, shown: 
 def connect_clicks(handlers: Handlers, inputs: Inputs, controls: Controls, shown: Shown):
     """A click on the picture, and the same by numbers, at once; the answer when the model is free."""
 
-    def clicked(*values, request: gr.Request, event: gr.SelectData) -> Shown:
-        return handlers.mark(*values, *event.index, request)
+    def clicked(means, model, shown_outlines, zoom, request: gr.Request, event: gr.SelectData) -> Shown:
+        return handlers.mark(means, model, shown_outlines, zoom, *event.index, request)
 
     given = [controls.means, inputs.model, shown.outlines, controls.zoom]
     marked = [

@@ -37,11 +37,13 @@ class Controls(NamedTuple):
 
 def build_page(handlers: Handlers) -> tuple[Inputs, Controls, Shown]:
     """All components; those of `Shown` by the names of its values."""
-    with gr.Row(equal_height=False):
-        with gr.Column(scale=2, min_width=320, elem_id="choices"):
-            inputs, examples, run, cancel = build_inputs(handlers)
-        with gr.Column(scale=3, min_width=320, elem_id="stage"):
-            status = gr.HTML(texts.said(texts.WELCOME), elem_id="status")
+    with gr.Row(equal_height=False, elem_id="page"):  # style.css says what stands where
+        with gr.Column(min_width=300, elem_id="choices"):
+            inputs, examples, run = build_inputs(handlers)
+        with gr.Column(min_width=300, elem_id="stage"):
+            with gr.Row(equal_height=True, elem_id="said"):
+                status = gr.HTML(texts.said(texts.WELCOME), elem_id="status")
+                cancel = gr.Button("Cancel", size="sm", scale=0, min_width=80, interactive=False, elem_id="cancel")
             picture = gr.Image(
                 str(FINISHED),
                 label="Image and outlines",
@@ -53,6 +55,7 @@ def build_page(handlers: Handlers) -> tuple[Inputs, Controls, Shown]:
             )
             with gr.Accordion("Click on the picture, or give a point by numbers", open=False, elem_id="clicks"):
                 controls = build_clicks()
+        with gr.Column(min_width=300, elem_id="below"):
             results = build_results()
     return inputs, Controls(examples, run, *controls, results.pop()), Shown(status, cancel, picture, *results)
 
@@ -62,7 +65,8 @@ def build_inputs(handlers: Handlers) -> tuple:
     first = suited_model(EXAMPLES[0], handlers.pipelines) or next(iter(handlers.pipelines), None)
     masks, steps = handlers.defaults(first) if first else (1, 1)
     model = gr.Dropdown([(words, name) for name, words in handlers.words.items()], value=first, label="Model")
-    image = gr.File(label="Image (PNG, JPEG, TIFF or DICOM)", type="filepath", height=130, elem_id="upload")
+    image = gr.File(label="Image (PNG, JPEG, TIFF or DICOM)", type="filepath", height=110, elem_id="upload")
+    run = gr.Button("Segment", variant="primary", elem_id="run")
     examples = gr.Gallery(
         [(thumbnail(path), CAPTIONS[path.name]) for path in EXAMPLES],
         label="Or click an example: simulated nodules, polyps and moles, each for its own model",
@@ -78,11 +82,8 @@ def build_inputs(handlers: Handlers) -> tuple:
         num_masks = gr.Number(masks, label="Hypotheses", info=f"1 to {MAX_MASKS}", min_width=90, elem_id="masks")
         num_steps = gr.Number(steps, label="Steps", info=f"1 to {MAX_STEPS}", min_width=90, elem_id="steps")
         seed = gr.Number(0, label="Seed", info="repeats a run", min_width=90, elem_id="seed")
-    with gr.Row():
-        run = gr.Button("Segment", variant="primary", min_width=120, elem_id="run")
-        cancel = gr.Button("Cancel", min_width=120, interactive=False, elem_id="cancel")
     model.change(handlers.defaults, model, [num_masks, num_steps], api_visibility="private")
-    return Inputs(image, model, num_masks, num_steps, seed), examples, run, cancel
+    return Inputs(image, model, num_masks, num_steps, seed), examples, run
 
 
 def build_clicks() -> list:

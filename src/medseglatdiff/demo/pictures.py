@@ -142,10 +142,10 @@ def draw_marks(picture: PIL.Image.Image, view: View, marks: Sequence[tuple[float
     draw = ImageDraw.Draw(picture)
     for x, y, is_inside in marks:
         x, y = view.place(x, y)
-        draw.ellipse([x - 9, y - 9, x + 9, y + 9], "white", "black", 2)
-        draw.line([x - 5, y, x + 5, y], "black", 2)
+        draw.ellipse([x - 13, y - 13, x + 13, y + 13], "white", "black", 2)
+        draw.line([x - 7, y, x + 7, y], "black", 3)
         if is_inside:
-            draw.line([x, y - 5, x, y + 5], "black", 2)
+            draw.line([x, y - 7, x, y + 7], "black", 3)
 
 
 def draw_tiles(
