@@ -158,10 +158,9 @@ def test_a_run_can_be_cancelled(visit, url, closed_gate):  # noqa: F811
     page.get_by_role("option", name="slow").click()
     page.locator("#run").click()
     expect(page.locator("#status")).to_contain_text(f"0 of {MASKS} hypotheses drawn")
-    with page.expect_response(lambda response: response.url.endswith("/reset")):  # Gradio's last word on the run
-        page.locator("#cancel").click()
-        expect(page.locator("#status")).to_contain_text(texts.STOPPING)
-        closed_gate.set()  # the model ends the chunk at hand, and nothing of it reaches the page
+    page.locator("#cancel").click()
+    expect(page.locator("#status")).to_contain_text(texts.STOPPING)
+    closed_gate.set()  # the model ends the step at hand, and nothing more of it reaches the page
     expect(page.locator("#status")).to_have_text(texts.STOPPED)
     expect(page.locator("#gallery")).to_be_hidden()
     page.locator("#examples button").nth(1).click()

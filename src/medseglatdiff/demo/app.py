@@ -17,7 +17,7 @@ from .handlers import KEEP_SECONDS, Handlers
 from .layout import Controls, Inputs, build_page
 from .limits import MAX_FILE_MB, silence_pydicom
 from .model_names import short_names
-from .results import OFF, Shown
+from .results import Shown
 from .storage import FilesIn, claim_folder
 
 FOLDER = Path(__file__).parent
@@ -101,10 +101,9 @@ def connect_runs(handlers: Handlers, inputs: Inputs, controls: Controls, shown: 
     gr.on(uploads, None, outputs=controls.run, js=DISABLE, api_visibility="private")
     previewed = gr.on(uploads, handlers.preview, [inputs.image, inputs.model], list(shown), **LATEST)
     previewed.then(None, outputs=controls.run, js=ENABLE, api_visibility="private")  # also after a failure
-    sampled = gr.on(  # one event for both triggers: Gradio's page cancels several one after the other, too late
-        [controls.run.click, example.change], handlers.segment_page, list(inputs), list(shown), **LATEST, **SAMPLING
-    )
-    stop(handlers, sampled, shown)
+    gr.on([controls.run.click, example.change], handlers.segment_page, list(inputs), list(shown), **LATEST, **SAMPLING)
+    # the run itself says that it has stopped, which Gradio's `cancels` would keep from the page
+    shown.cancel.click(handlers.cancel, None, list(shown), **HIDDEN, queue=False)
     gr.on([controls.run.click, controls.examples.select, *uploads], fn=None, js=SCROLL, api_visibility="private")
 
 
@@ -121,7 +120,7 @@ def connect_clicks(handlers: Handlers, inputs: Inputs, controls: Controls, shown
         controls.take_back.click(handlers.take_back, None, list(shown), **HIDDEN),
     ]
     for event in marked:
-        stop(handlers, event.then(handlers.correct, None, list(shown), **HIDDEN, **SAMPLING), shown)
+        event.then(handlers.correct, None, list(shown), **HIDDEN, **SAMPLING)
 
 
 def connect_results(handlers: Handlers, controls: Controls, shown: Shown):
@@ -132,12 +131,6 @@ def connect_results(handlers: Handlers, controls: Controls, shown: Shown):
     shown.outlines.input(handlers.redraw, given, list(shown), **LATEST, **several)
     zoomed = controls.zoom.input(handlers.redraw, given, list(shown), **LATEST, **several)
     zoomed.then(handlers.zoom, controls.zoom, list(shown), **LATEST, **several)
-
-
-def stop(handlers: Handlers, event, shown: Shown):
-    """Lets the button Cancel end an event, which stops after the step at hand."""
-    shown.cancel.click(handlers.cancel, None, list(shown), cancels=event, **HIDDEN, queue=False)
-    event.failure(lambda: Shown(texts.said(texts.STOPPED), OFF), None, list(shown), **HIDDEN)
 
 
 def publish(handlers: Handlers, inputs: Inputs):
