@@ -140,7 +140,7 @@ def test_every_file_is_deleted_and_none_stays_open(served, client, upload):
     delete_files_created_by_app(demo, age=0)  # what the server does each minute, with an age of half an hour
     assert demo.delete_cache == (60, 1800)
     kept = [path for path in folder.rglob("*") if path.is_file()]
-    assert {path.name for path in kept} <= {"image.webp", LOCK}  # the examples' thumbnails
+    assert {path.name for path in kept} <= {"image.webp", "finished.png", LOCK}  # the page's own
     stale = folder / "results" / "abandoned"
     stale.mkdir()
     os.utime(stale, (0, 0))
