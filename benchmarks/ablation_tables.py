@@ -5,6 +5,8 @@ from pathlib import Path
 
 from readme_results import ROOT, read, stage_minutes, table
 
+from medseglatdiff.data.files import write_text
+
 TITLES = {
     "mask-autoencoder": "The mask autoencoder: its loss, bottleneck, channels and factor",
     "target": "A random rater's mask against the consensus as the target",
@@ -154,9 +156,7 @@ def main():
         if kind == "condition":
             lines += whole_runs_section()
     out = ROOT / "benchmarks" / "ABLATIONS.md"
-    partial = out.with_suffix(".partial")
-    partial.write_text("\n".join(lines))
-    partial.rename(out)
+    write_text(out, "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from torch import nn
 from tqdm import tqdm
 
 from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffVAE
+from medseglatdiff.data.files import write_json
 from medseglatdiff.data.splits import load_split, open_split
 from medseglatdiff.evaluation.rows import measure_row, predict
 from medseglatdiff.evaluation.summary import summarize
@@ -126,7 +127,7 @@ def run(changes: dict, name: str, seed: int, data: tuple, options: argparse.Name
         measured = measure(pipeline, rows, options.limit, options.num_masks, options.sampling_steps)
         hours = json.loads((folder / "unet" / "summary.json").read_text())["cpu_hours"]
         measured["training_core_seconds"] = 3600 * hours
-        results.write_text(json.dumps(measured, indent=2) + "\n")
+        write_json(results, measured)
     return json.loads(results.read_text())
 
 
@@ -171,7 +172,7 @@ def main():
             own_name = f"{options.ablation}-{name}" if changes else "base"
             finished[name].append(run(changes, own_name, seed, data, options))
             results["variants"][name] = summary(finished[name])
-            out.write_text(json.dumps(results, indent=2) + "\n")
+            write_json(out, results)
             print(json.dumps({name: results["variants"][name]}, indent=2))
 
 

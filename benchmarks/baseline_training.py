@@ -17,10 +17,13 @@ from torch import nn
 from tqdm import tqdm
 
 from medseglatdiff.data.augmentation import dihedral, undo_dihedral
+from medseglatdiff.data.batches import draw_batch
+from medseglatdiff.data.files import replacing
 from medseglatdiff.data.splits import SegmentationSplit, rows_at, seeded_generator
 from medseglatdiff.metrics import dice, generalized_energy_distance
 from medseglatdiff.training.config import Config
 from medseglatdiff.training.precision import cpu_autocast
+from medseglatdiff.training.stages import augmentation_of
 
 LEARNING_RATE, LOOKS, SYMMETRIES = 1e-3, 10, 8
 SAVE_SECONDS = 300  # of core time
@@ -76,8 +79,8 @@ def save(checkpoint: Path, progress: dict, **parts: nn.Module):
     state = {name: part.state_dict() for name, part in parts.items()}
     state |= {"progress": progress, "random": torch.get_rng_state()}
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, checkpoint.with_suffix(".partial"))
-    checkpoint.with_suffix(".partial").rename(checkpoint)
+    with replacing(checkpoint) as partial:
+        torch.save(state, partial)
 
 
 def load(checkpoint: Path, **parts: nn.Module) -> dict:
@@ -106,6 +109,7 @@ def fit(
     Validation is free.
     """
     # 1. set up, or resume
+    changes = augmentation_of(config, config.affine)
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=config.weight_decay)
     ema = EMAModel(network.parameters(), decay=config.ema_decay, use_ema_warmup=True)
     parts = {"network": network, "optimizer": optimizer, "ema": ema}
@@ -118,7 +122,7 @@ def fit(
         positions = range(progress["steps"] * config.batch_size, (progress["steps"] + 1) * config.batch_size)
         rows = rows_at(positions, len(train), seed)
         generators = [seeded_generator(seed, position) for position in positions]
-        images, labels = train.batch(rows, generators, config.affine)  # [B, C, S, S], [B, S, S]
+        images, labels = draw_batch(train, rows, generators, changes)  # [B, C, S, S], [B, S, S]
         # 3. a step: linear warm-up, then half a cosine over what is given
         for group in optimizer.param_groups:
             warmed = min(1, (progress["steps"] + 1) / 50)

@@ -15,7 +15,6 @@ calibrate.py's rule. Interrupted, training goes on from its last checkpoint in o
 
 import argparse
 import dataclasses
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -26,13 +25,14 @@ from baseline_networks import NETWORKS, Baseline
 from baseline_training import CHECKPOINTS, SYMMETRIES, draw_views, fit
 from tqdm import tqdm
 
+from medseglatdiff.data.files import write_json
 from medseglatdiff.data.images import preprocess, resize_bilinear
 from medseglatdiff.data.splits import load_split, noise_seed, open_split, read_raters
 from medseglatdiff.evaluation.rows import measure_row
 from medseglatdiff.evaluation.summary import summarize
 from medseglatdiff.metrics import dice
 from medseglatdiff.pipeline.aggregation import binary_entropy
-from medseglatdiff.training.calibrate import choose_number
+from medseglatdiff.training.calibration import choose_level
 from medseglatdiff.training.config import Config
 from medseglatdiff.training.launcher import use_threads
 from medseglatdiff.training.parsing import parse_config
@@ -73,14 +73,13 @@ def choose_threshold(networks: list[Baseline], config: Config, num_masks: int) -
     rows = open_split(config.dataset, "validation")
     thresholds = np.arange(1, num_masks + 1) / num_masks  # [M]
     chosen = np.random.default_rng(CALIBRATION_SEED).permutation(len(rows))[:CALIBRATED_ON]
-    scores, non_empty, groups = [], [], []
+    scores, groups = [], []
     for index in tqdm(chosen.tolist(), desc="threshold"):
         reference = read_raters(rows[index]).mean(axis=0) >= 0.5  # [H, W]
         _, confidence, *_ = predict(networks, rows[index], config, num_masks, 0.5, CALIBRATION_SEED)  # [H, W]
         scores.append([dice(confidence >= threshold, reference) for threshold in thresholds])
-        non_empty.append(reference.any())
         groups.append(rows[index]["group_id"])
-    return float(thresholds[choose_number(np.array(scores), np.array(non_empty), groups) - 1])
+    return float(thresholds[choose_level(np.array(scores), groups) - 1])
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -147,9 +146,7 @@ def main():
     results |= summarize(measured, options.num_masks, options.seed)
     results |= {"device": hardware(), "versions": versions(), "git_commit": git_commit()}
     out.parent.mkdir(exist_ok=True)
-    partial = out.with_suffix(".partial")
-    partial.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
-    partial.rename(out)
+    write_json(out, results)
     for metric in ("dice", "iou", "ged", "hm_iou", "aurc"):
         if metric in results["metrics"]:
             print(f"{metric:8} {results['metrics'][metric]['value']:.4f}")

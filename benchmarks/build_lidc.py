@@ -18,6 +18,7 @@ import psutil
 from datasets import Image, List, load_dataset
 
 from medseglatdiff.builders.archives import Source
+from medseglatdiff.data.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHIVE = Path(os.environ.get("MEDSEGLATDIFF_DATA", ROOT.parent / "shared" / "data")) / "LIDC-IDRI-slices.zip"
@@ -72,5 +73,5 @@ if __name__ == "__main__":
         runs = [build(Path(folder, f"{workers}"), workers) for workers in (1, 2)]
         found = compare(Path(folder, "1"), f"{folder}/cache")
     results = {"target": TARGET, "cpu_cores": os.cpu_count(), "runs": runs, **found}
-    Path(__file__).with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n")
+    write_json(Path(__file__).with_suffix(".json"), results)
     print(json.dumps(results, indent=2))

@@ -24,6 +24,7 @@ import torch
 from tqdm import tqdm
 
 from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffVAE
+from medseglatdiff.data.files import write_json
 from medseglatdiff.data.splits import SegmentationSplit, load_split, one_hot, open_split, seeded_generator
 from medseglatdiff.metrics import dice, iou
 from medseglatdiff.training.autoencoders import MaskAutoencoderStage
@@ -153,7 +154,7 @@ def main():
         for stratum, row in results["variants"][label].items():
             print(f"{label:40} {stratum:10} Dice {row['dice']:.4f}  IoU {row['iou']:.4f}  missed {row['missed']:.2%}")
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(results, indent=2) + "\n")
+        write_json(options.out, results)
 
 
 if __name__ == "__main__":

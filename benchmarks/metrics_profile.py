@@ -21,6 +21,7 @@ import torch
 
 from medseglatdiff import MedSegLatDiffPipeline
 from medseglatdiff import metrics as functions
+from medseglatdiff.data.files import write_json
 from medseglatdiff.data.splits import open_split, read_raters
 from medseglatdiff.evaluation.rows import degenerate_samples, measure_row, predict
 from medseglatdiff.evaluation.summary import summarize
@@ -108,7 +109,7 @@ def main():
             for name, seconds in sorted(own.items(), key=lambda item: -item[1])[:12]
         },
     }
-    options.out.write_text(json.dumps(results, indent=2) + "\n")
+    write_json(options.out, results)
     print(json.dumps(results, indent=2))
 
 

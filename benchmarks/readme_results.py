@@ -1,9 +1,12 @@
-"""Writes the results into README.md from the JSON files of evaluations and benchmarks: part of `make results`."""
+"""Writes docs/results.md and README.md's small table from the JSON files of evaluations and benchmarks: part of `make
+results`."""
 
 import json
 from pathlib import Path
 
+from medseglatdiff.data.files import write_text
 from medseglatdiff.hub.tables import has_interval
+from medseglatdiff.training.history import read_record
 
 ROOT = Path(__file__).resolve().parent.parent
 START, END = "<!-- results: written by `make results` -->", "<!-- end of results -->"
@@ -32,7 +35,7 @@ SHOWN = {
 # baselines show all but these: one mask disagrees with none, and a mean of probabilities is uncertain of every pixel
 OF_SEVERAL, OF_SHARES = ("aurc_disagreement", "diversity_ratio"), "ece_band"
 PLOTS = {
-    "samples": "Dice and GED of the first so many masks of each image",
+    "samples": "Dice and GED by the number of masks",
     "reliability": "How often readers marked a pixel, by the model's confidence",
     "risk_coverage": "Mean error (log scale) of the images kept, 5 % at least, the most uncertain ones set aside",
 }
@@ -160,16 +163,15 @@ def dataset_section(dataset: str) -> list[str]:
         "networks of one mask; the calibration error stays empty for the baselines, whose confidence is a mean of "
         "probabilities, uncertain of every pixel."
     )
-    return [f"### {TITLES[dataset]}", "", what, "", *table(["method", *map(COLUMNS.get, names), "measured on"], rows)]
+    return [f"## {TITLES[dataset]}", "", what, "", *table(["method", *map(COLUMNS.get, names), "measured on"], rows)]
 
 
 def mask_autoencoder() -> list[str]:
     """What the reconstruction loss does to masks of few pixels."""
     results, published = read("benchmarks/mask_autoencoder.json"), read("benchmarks/mask_autoencoder_published.json")
     (own,) = published["variants"].values()
-    training = read("pipelines/medseglatdiff-lidc-idri/training.json")
-    first = training["stages"]["mask_vae"]["other_settings"]["foreground_weight"]
-    last = training["config"]["foreground_weight"]  # the mask decoder's, the last stage
+    stages = read_record(read("pipelines/medseglatdiff-lidc-idri/training.json"))["stages"]
+    first, last = (stages[name]["settings"]["foreground_weight"] for name in ("mask_vae", "mask_decoder"))
     assert own["all"]["masks"] == next(iter(results["variants"].values()))["all"]["masks"], "measured on other masks"
     measured = results["variants"] | {"**the published pipeline's**": own}
     rows = [
@@ -199,18 +201,42 @@ def speed() -> list[str]:
     ]
 
 
-def main():
-    before, rest = (ROOT / "README.md").read_text().split(START)
+def overview() -> list[str]:
+    """The README's table: for each data set ours, the best baseline here, and the best peer with its protocol."""
+    rows = []
+    for dataset in datasets():
+        main, *_ = SHOWN[dataset]
+        results, published = ours(dataset), [e for e in read("benchmarks/published.json")[dataset] if main in e]
+        best = min if main == "ged" else max
+        rival = best(baselines(dataset), key=lambda entry: entry["metrics"][main]["value"])
+        peer = best(published, key=lambda entry: entry[main])
+        rows.append(
+            [
+                f"{TITLES[dataset]}: {COLUMNS[main]}",
+                *cells(results["metrics"], (main,), results["num_groups"]),
+                f"{cells(rival['metrics'], (main,))[0]}, {LABELS[rival['network']]}",
+                f"{peer[main]:.3f}, {peer['method']} ({peer['protocol']})",
+            ]
+        )
+    return table(["test split", "medseglatdiff", "best baseline, same split", "best peer, on data of its own"], rows)
+
+
+def between_marks(path: Path, lines: list[str]):
+    """Puts lines in the place of what stands between the marks of a file."""
+    before, rest = path.read_text().split(START)
     _, after = rest.split(END)
-    lines = [START]
+    write_text(path, before + "\n".join([START, *lines, END]) + after)
+
+
+def main():
+    lines = []
     for dataset in datasets():
         lines += [*dataset_section(dataset), ""]
     for name, text in PLOTS.items():
-        lines += [f"![{text}](benchmarks/plots/{name}.png)", ""]
-    lines += ["### The autoencoder's loss, and speed", "", *mask_autoencoder(), "", *speed(), END]
-    partial = ROOT / "README.md.partial"
-    partial.write_text(before + "\n".join(lines) + after)
-    partial.rename(ROOT / "README.md")
+        lines += [f"![{text}](../benchmarks/plots/{name}.png)", ""]
+    lines += ["## The autoencoder's loss, and speed", "", *mask_autoencoder(), "", *speed()]
+    between_marks(ROOT / "docs" / "results.md", lines)
+    between_marks(ROOT / "README.md", overview())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ many candidates the masks are chosen from, and how far apart, comes last (the pu
 """
 
 import argparse
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 from ablations import MEASURES, ROOT, measure
 
 from medseglatdiff import MedSegLatDiffPipeline
+from medseglatdiff.data.files import write_json
 from medseglatdiff.data.splits import open_split
 from medseglatdiff.training.provenance import git_commit, hardware, versions
 from medseglatdiff.training.tally import SPREADS
@@ -72,9 +72,7 @@ def main():
         results["by_spread"][str(spread)] = shortened(measure(pipeline, rows, options.limit, *chosen))
     out = ROOT / "benchmarks" / "ablations" / f"sampling-{options.name or options.pipeline.name}.json"
     out.parent.mkdir(exist_ok=True)
-    partial = out.with_suffix(".partial")
-    partial.write_text(json.dumps(results, indent=2) + "\n")
-    partial.rename(out)
+    write_json(out, results)
     for group in ("by_steps", "by_noise", "by_candidates", "by_spread"):
         for label, entry in results[group].items():
             print(group, label, {name: round(value, 4) for name, value in entry.items()})

@@ -177,10 +177,13 @@ class Interrupted:
     def __len__(self):
         return len(self.split)
 
-    def batch(self, *arguments):
+    def __getattr__(self, name):
+        return getattr(self.split, name)
+
+    def raters(self, row):
         if self.checkpoint.exists():
             raise KeyboardInterrupt
-        return self.split.batch(*arguments)
+        return self.split.raters(row)
 
 
 @pytest.fixture

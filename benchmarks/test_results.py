@@ -10,13 +10,15 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_results_are_current(tmp_path, monkeypatch):
-    text = (ROOT / "README.md").read_text()
-    (tmp_path / "README.md").write_text(text)
+    (tmp_path / "docs").mkdir()
     for folder in ("pipelines", "benchmarks"):
         (tmp_path / folder).symlink_to(ROOT / folder)
+    texts = {name: (ROOT / name).read_text() for name in ("README.md", "docs/results.md")}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
     monkeypatch.setattr(readme_results, "ROOT", tmp_path)
     readme_results.main()
-    assert (tmp_path / "README.md").read_text() == text, "run `make results`"
+    assert {name: (tmp_path / name).read_text() for name in texts} == texts, "run `make results`"
 
 
 def test_ablations_are_current(tmp_path, monkeypatch):
@@ -55,3 +57,13 @@ def test_a_measure_that_one_entry_lacks_stays_empty_there():
     assert [cell.strip() for cell in header.split("|")[1:-1]] == ["masks", "Dice", "GED", "diversity"]
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
     assert cells == [["1", "0.500", "0.750", ""], ["2", "0.250", "0.500", "0.125"]]
+
+
+def test_intervals_of_few_groups_are_shown_only_where_their_method_covers():
+    bootstrap = {"dice": {"value": 0.5, "low": 0.25, "high": 0.75}}
+    named = {"dice": bootstrap["dice"] | {"interval": "t over groups"}}
+    none = {"dice": {"value": 0.5, "low": None, "high": None, "interval": None}}
+    assert readme_results.cells(bootstrap, ("dice",), 9) == readme_results.cells(none, ("dice",), 99) == ["0.500"]
+    assert readme_results.cells(bootstrap, ("dice",), 10) == ["0.500 (0.250-0.750)"]
+    assert readme_results.cells(named, ("dice", "ged"), 5) == ["0.500 (0.250-0.750)", ""]
+    assert readme_results.cells(named, ("dice",)) == ["0.500"]

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from torch.utils.flop_counter import FlopCounterMode
+from training_fixtures import trained  # noqa: F401
 
 from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffUNet, MedSegLatDiffVAE
 
@@ -29,7 +31,7 @@ def tiny_vae(channels: int = 2, latent_channels: int = 1, seed: int = 0, **optio
     return MedSegLatDiffVAE(in_channels=channels, out_channels=channels, **sizes, **options).eval()
 
 
-def tiny_unet(latent_channels: int = 1, condition_channels: int = 3, seed: int = 0) -> MedSegLatDiffUNet:
+def tiny_unet(latent_channels: int = 1, condition_channels: int = 3, seed: int = 0, **options) -> MedSegLatDiffUNet:
     torch.manual_seed(seed)
     return MedSegLatDiffUNet(
         sample_size=8,
@@ -40,7 +42,23 @@ def tiny_unet(latent_channels: int = 1, condition_channels: int = 3, seed: int =
         layers_per_block=1,
         attention_head_dim=8,
         norm_num_groups=4,
+        **options,
     ).eval()
+
+
+def table(model: type) -> list[dict[str, str]]:
+    """The rows of the table in a model's docstring, by column; backquotes taken off."""
+    lines = [line.strip().strip("|").replace("`", "") for line in model.__doc__.splitlines() if "|" in line]
+    header, _, *rows = ([cell.strip() for cell in line.split("|")] for line in lines)
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def costs(model: torch.nn.Module, call) -> tuple[str, str]:
+    """A model's parameters in millions and the GFLOP of a call, as docstrings give them."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        call()
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return f"{parameters / 1e6:.2f} M", f"{counter.get_total_flops() / 1e9:.2f}"
 
 
 def tiny_pipeline(

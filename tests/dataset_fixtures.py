@@ -93,4 +93,4 @@ def rows_of(out: Path, decode: bool = True) -> dict[str, dict]:
 
 def nothing_left(tmp_path: Path) -> bool:
     """Whether a failed build of `tmp_path / "out"` left neither that nor a part of it."""
-    return not [path.name for path in tmp_path.iterdir() if path.name.startswith((".out", "out"))]
+    return not [path.name for path in tmp_path.iterdir() if path.name.startswith((".partial-", "out"))]

@@ -190,7 +190,7 @@ def test_the_command_line_says_it_in_one_sentence(edited, capsys):
     folder = edited("mask_vae", {"latents_std": None})
     assert main(["info", str(folder)]) == 2
     (line,) = capsys.readouterr().err.splitlines()[-1:]
-    assert "`latents_std` of MedSegLatDiffVAE must be given where `latents_mean` is" in line
+    assert "`latents_std` of MedSegLatDiffVAE must be given if `latents_mean` is" in line
 
 
 def test_unscaled_latents_are_an_intent_that_both_settings_state(tmp_path):
@@ -229,13 +229,13 @@ def test_a_pipeline_from_parts_is_checked_as_well():
     assert MedSegLatDiffPipeline(**parts, sample_size=32)
     with pytest.raises(ValueError, match="`sample_size` must be a multiple of 8"):
         MedSegLatDiffPipeline(**parts, sample_size=36)
-    with pytest.raises(ValueError, match="`mask_vae` must take and give background and at least one class"):
+    with pytest.raises(ValueError, match="`mask_vae` must take and return background and at least one class"):
         MedSegLatDiffPipeline(**parts | {"mask_vae": tiny_vae(1)}, sample_size=32)
     with pytest.raises(ValueError, match="`image_encoder` must take 1 or 3 channels, but takes 2"):
         MedSegLatDiffPipeline(**parts | {"image_encoder": tiny_vae(2, 3)}, sample_size=32)
     wide = MedSegLatDiffVAE(1, 1, (8, 8, 8), latent_channels=3, norm_num_groups=4)
     with pytest.raises(
-        ValueError, match="`image_encoder` must divide sides by 4, as `mask_vae` does, but divides by 8"
+        ValueError, match="`image_encoder` must downsample by 4, as `mask_vae` does, but downsamples by 8"
     ):
         MedSegLatDiffPipeline(**parts | {"image_encoder": wide}, sample_size=32)
     with pytest.raises(ValueError, match="`default_num_inference_steps` must be at most 5, but was 10"):

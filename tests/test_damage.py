@@ -151,10 +151,10 @@ def retagged(data: bytes, tag: int, value: int) -> bytes:
 
 
 STRIPS = {
-    "an empty strip": ((279, 0), "strips of it are empty"),
+    "an empty strip": ((279, 0), "some of its strips are empty"),
     "a strip beyond the end": ((273, 10**6), "beyond its end"),
     "a strip too long": ((279, 10**6), "beyond its end"),
-    "missing strips": ((278, 40), "strips of it are missing"),
+    "missing strips": ((278, 40), "some of its strips are missing"),
 }
 
 

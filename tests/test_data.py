@@ -16,7 +16,6 @@ from medseglatdiff.data.splits import (
     open_split,
     resize_labels,
     rows_at,
-    seeded_generator,
     to_labels,
 )
 
@@ -39,39 +38,11 @@ def test_split_keeps_ragged_raters_and_values():
     assert torch.allclose(split.pixels([0])[0, 0].flatten(), torch.arange(64) / 127.5 - 1)
 
 
-def test_batch_moves_image_and_mask_together():
-    mask = np.zeros((8, 8), np.uint8)
-    mask[0, 1] = mask[0, 2] = 255
-    split = load_split([row([mask])], 1, 8)
-    generators = [seeded_generator(position) for position in range(64)]
-    images, labels = split.batch([0] * 64, generators)
-    marked = images[:, 0][labels.bool()].view(64, 2).sort(dim=1).values
-    assert torch.allclose(marked, torch.tensor([1.0, 2.0]) / 127.5 - 1)  # the pixels under the mask stay the same two
-    assert len({tuple(label.flatten().tolist()) for label in labels}) == 8  # all symmetries occur
-
-
-def test_affine_batch_keeps_the_mask_on_its_object():
-    ramp = np.zeros((64, 64), np.uint8)
-    ramp[20:44, 24:40] = 255
-    example = row([ramp], size=64) | {"image": PIL.Image.fromarray(ramp)}
-    images, labels = load_split([example], 1, 64).batch([0] * 16, [seeded_generator(p) for p in range(16)], affine=0.3)
-    assert torch.equal(images[:, 0] > 0, labels.bool())  # the image is its own mask: both moved alike
-    assert labels.sum(dim=(1, 2)).unique().numel() > 8
-
-
-def test_batch_draws_every_rater():
-    masks = [square() * 0, square()]
-    labels = load_split([row(masks)], 1, 8).batch([0] * 40, [seeded_generator(1, p) for p in range(40)])[1]
-    assert 8 <= labels.any(dim=2).any(dim=1).sum() <= 32
-
-
 def test_consensus_takes_half_of_the_raters_and_the_higher_of_equal_classes():
     masks = [square(), square(), square() * 0, square() * 0]
     split = load_split([row(masks)], 1, 8)
     assert torch.equal(split.consensus(0), torch.from_numpy(square(1)))
     assert load_split([row(masks[1:])], 1, 8).consensus(0).sum() == 0
-    labels = split.batch([0] * 8, [seeded_generator(p) for p in range(8)], target="consensus")[1]
-    assert (labels.sum(dim=(1, 2)) == 9).all()  # never an empty rater's
     assert load_split([row([square(1), square(2), square(0)])], 1, 8, num_classes=2).consensus(0).max() == 2
 
 
@@ -188,28 +159,3 @@ def test_phantom_splits_differ():
     train, validation = (open_split("phantom", split, 32) for split in ("train", "validation"))
     assert len(train) == 256 and len(validation) == 32
     assert {row["group_id"] for row in train}.isdisjoint(row["group_id"] for row in validation)
-
-
-def test_batch_of_raters_moves_image_and_all_raters_together():
-    first, second = square(), np.ascontiguousarray(square().T)
-    split = load_split([row([first, second]), row([first])], 1, 8)
-    generators = [seeded_generator(position) for position in range(32)]
-    images, labels = split.batch_of_raters([0, 1] * 16, generators)
-    assert images.shape == (32, 1, 8, 8) and [len(raters) for raters in labels] == [2, 1] * 16
-    for position, (image, raters) in enumerate(zip(images, labels, strict=True)):
-        for mask, marked in zip((first, second), raters, strict=False):
-            values = torch.from_numpy(np.arange(64).reshape(8, 8)[mask > 0]) / 127.5 - 1
-            assert torch.allclose(image[0][marked.bool()].sort().values, values), position
-    assert len({tuple(raters[0].flatten().tolist()) for raters in labels}) > 1
-
-
-def test_batch_of_raters_warps_as_batch_does():
-    """After the draw of the rater, which only `batch` makes, both use the same random numbers."""
-    split = load_split([row([square()])], 1, 8)
-    expected_images, expected_labels = split.batch([0], [seeded_generator(5)], affine=0.3)
-    generator = seeded_generator(5)
-    torch.randint(1, (), generator=generator)
-    images, labels = split.batch_of_raters([0], [generator], affine=0.3)
-    assert torch.equal(images, expected_images) and torch.equal(labels[0], expected_labels)
-    unmoved = set(split.pixels([0]).flatten().tolist())
-    assert labels[0].sum() > 0 and not set(images.flatten().tolist()) <= unmoved

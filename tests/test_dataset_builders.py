@@ -195,11 +195,11 @@ def test_a_killed_build_leaves_nothing_that_looks_complete(tmp_path, with_old):
         f"lidc_idri.main([{str(source)!r}, '--out', {str(out)!r}, '--overwrite'])"
     )
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".out-*.partial/new/report.json")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob(".partial-*-out/report.json")) and time.monotonic() < deadline:
         time.sleep(0.01)
     building.send_signal(signal.SIGKILL)
     building.communicate()
-    assert len(list(tmp_path.glob(".out-*.partial/new/report.json"))) == 1
+    assert len(list(tmp_path.glob(".partial-*-out/report.json"))) == 1
     assert (out / "report.json").read_bytes() == before if with_old else not out.exists()
     assert len(rows_of(lidc_idri.main([str(source), "--out", str(out), "--overwrite"]))) == 6
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dataset_fixtures import disc, encode, nothing_left, write_folder, write_zip
+from worker_jobs import read_row, strange_row
 
 from medseglatdiff.builders import folder
 from medseglatdiff.builders.archives import Source
@@ -21,25 +22,10 @@ from medseglatdiff.builders.workers import outcomes
 from medseglatdiff.cli import main
 
 
-def strange_row(job: int) -> list[int]:
-    """What may happen to a worker, by the number of the job."""
-    if job == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if job == 4:
-        raise MemoryError
-    if job == 5:
-        raise BadFile("five.png", "is odd")
-    return [job, os.getpid()]
-
-
-def read_row(source: Source, name: str) -> bytes:
-    return source.read(name)
-
-
 @pytest.mark.parametrize(
     ("job", "reason"),
     [
-        (3, "a worker ended before its work did"),
+        (3, "a worker ended too early"),
         pytest.param(4, "out of memory", marks=pytest.mark.slow),
     ],
 )
@@ -72,7 +58,7 @@ def test_a_folder_that_vanishes_is_no_list_of_bad_files(tmp_path):
     with pytest.raises(OSError):
         source.read("in/a.png")
     (tmp_path / "in").rmdir()
-    with pytest.raises(ValueError, match="`sources` vanished while they were read: in"):
+    with pytest.raises(ValueError, match="`sources` disappeared while they were read: in"):
         source.read("in/a.png")
 
 
@@ -90,8 +76,11 @@ if __name__ == "__main__":
 """
 
 
+ENDS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(("number", "code"), ENDS)
 def test_signals_end_a_build_and_its_workers(tmp_path, number, code):
     files = {f"train/{kind}/{n}.png": encode(disc(n)) for kind in ("images", "masks") for n in range(1, 5)}
     (tmp_path / "slow.py").write_text(SLOW)
@@ -107,8 +96,21 @@ def test_signals_end_a_build_and_its_workers(tmp_path, number, code):
     assert nothing_left(tmp_path) or number == signal.SIGKILL
 
 
+def test_signals_that_are_ignored_stay_so(tmp_path):
+    """As SIGHUP under `nohup`, which a build outlives."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with new_folder(tmp_path / "out", overwrite=False) as partial_folder:
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN != signal.getsignal(signal.SIGTERM)
+            (partial_folder / "x").touch()
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (tmp_path / "out" / "x").exists() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
 def test_a_full_disk_is_a_sentence_that_names_disk_and_folder(tmp_path):
-    sentence = pytest.raises(OSError, match=r"no space left on /.* for '.*out' \(No space left on device\)")
+    sentence = pytest.raises(OSError, match=r"no space left on /.* for .*out$")
     with sentence, new_folder(tmp_path / "out", overwrite=False) as partial_folder:
         (partial_folder / "half").write_text("x")
         Path("/dev/full").write_text("x" * 2**20)
@@ -175,7 +177,7 @@ def test_overwrite_never_takes_files_that_no_builder_wrote(tmp_path):
     source, out = write_folder(tmp_path, files) / "in", tmp_path / "out"
     folder.main([str(source), "--out", str(out)])
     source.rename(out / "raw")  # the source itself lies in the folder that would be replaced
-    with pytest.raises(FileExistsError, match="holds 'raw' too"):
+    with pytest.raises(FileExistsError, match="also holds 'raw'"):
         folder.main([str(out / "raw"), "--out", str(out), "--overwrite"])
     assert (out / "raw/train/images/1.png").is_file()
 
@@ -189,4 +191,4 @@ def test_a_disk_that_fills_at_the_last_step_keeps_the_old_folder(tmp_path, monke
     with pytest.raises(OSError, match="no space left on"):
         folder.main([source, "--out", str(out), "--overwrite"])
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-    assert not list(tmp_path.glob(".out*"))
+    assert not list(tmp_path.glob(".partial-*"))

@@ -120,7 +120,7 @@ def test_what_has_no_plain_meaning_is_refused(tmp_path):
         "size.png: (16, 16) (height, width) pixels, but its image has (20, 20)",
         "masks/lonely.png: missing",
         "values.png: holds 3 values",
-        "same: a second image of this id",
+        "same: a second image with this id",
         "masks/stray.png: belongs to no image",
     ):
         assert reason in told

@@ -153,6 +153,14 @@ def test_what_no_option_can_decide_is_refused_by_name(tmp_path, name):
     assert "in/train/masks/0.png" in str(error.value)
 
 
+@pytest.mark.parametrize("axis", [X, Y], ids=["columns", "rows"])
+def test_instances_need_a_background(tmp_path, axis):
+    stripes = np.where(axis < 10, 1, 2).astype(np.uint8)  # [H, W]
+    command = [*arguments(tmp_path, {"stripes": encode(stripes)}), "--instances"]
+    with pytest.raises(ValueError, match="several numbers or colours"):
+        folder.main(command)
+
+
 LABELS = {
     "greys": (encode(TWO), None),
     "palette": (palette(TWO, [(0, 0, 0), (255, 0, 0), (0, 255, 0)]), None),

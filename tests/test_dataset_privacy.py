@@ -184,7 +184,7 @@ def test_anonymous_ids_leave_no_name_anywhere(tmp_path, capsys):
     named = folder.main([*command, "--groups", str(groups)])
     report = json.loads((named / "report.json").read_text())
     assert any("60 names" in w or "names of images or groups look like people's" in w for w in report["warnings"])
-    assert "--anonymous-ids numbers them" in (named / "README.md").read_text()
+    assert "--anonymous-ids replaces them by numbers" in (named / "README.md").read_text()
     kept = rows_of(named)
     out = folder.main([*command, "--groups", str(groups), "--anonymous-ids", "--overwrite"])
     for path in out.rglob("*"):

@@ -207,7 +207,7 @@ REFUSED = {
     "pickle": (pairs(PLAIN) | {"train.pkl": b"x"}, "save it as CSV"),
     "folder against table": (
         pairs("ab", "train/images", "train/masks") | {"splits.csv": b"file,split\na,train\nb,test"},
-        "lies in train, but a table says test",
+        "lies in train, but a table puts it in test",
     ),
     "classes or patients": (pairs([f"{k}/{n}" for k in ("benign", "malignant") for n in "abc"]), "--group-from image"),
     "a patient in two splits": (
@@ -233,7 +233,7 @@ def test_fractions_are_exact_and_fill_every_split(tmp_path, capsys):
         with pytest.raises(SystemExit):
             folder.main(["in", "--out", "out", "--fractions", *wrong])
         assert "three shares that sum to 1" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="must be left out where"):
+    with pytest.raises(ValueError, match="must be left out if"):
         build(tmp_path / "given", pairs("abc", "train/images", "train/masks"), "--fractions", ".6", ".2", ".2")
 
 
@@ -277,7 +277,7 @@ def test_no_group_crosses_whatever_is_dealt(names, count):
 
     from medseglatdiff.builders.folder_groups import with_groups, with_splits
 
-    args = Namespace(groups=None, group_pattern=None, group_from=None, fractions=[0.4, 0.3, 0.3])
+    args = Namespace(groups=None, group_pattern=None, group_from=None, anonymous_ids=False, fractions=[0.4, 0.3, 0.3])
     entries = [Entry(name, (), name, name) for name in names[:count]]
     entries, _, _ = with_groups(entries, args)
     if len({entry.group for entry in entries}) < 3:

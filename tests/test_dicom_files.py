@@ -51,7 +51,7 @@ NO_PICTURES = {
 @pytest.mark.parametrize("kind", NO_PICTURES)
 def test_objects_that_are_no_pictures_are_refused_by_class(kind):
     uid = pydicom.uid.UID(f"1.2.840.10008.5.1.4.1.1.{kind}")
-    with pytest.raises(ValueError, match=f"a DICOM file of a picture, but it is of the class {NO_PICTURES[kind]}"):
+    with pytest.raises(ValueError, match=f"a DICOM image, but it is of the class {NO_PICTURES[kind]}"):
         load_image(written(make(sop_class=uid)))
 
 
@@ -77,7 +77,7 @@ def test_what_does_not_begin_as_dicom_is_none(tmp_path):
         (tmp_path / name).write_bytes(data)
         assert not is_dicom(tmp_path / name)
         (tmp_path / f"{name}.dcm").write_bytes(data)
-        with pytest.raises(ValueError, match=f"{name}.dcm cannot: it does not begin as DICOM files do"):
+        with pytest.raises(ValueError, match=f"{name}.dcm cannot: it does not begin like a DICOM file"):
             load_image(tmp_path / f"{name}.dcm")
 
 

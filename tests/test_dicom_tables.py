@@ -133,7 +133,7 @@ def test_frames_are_chosen_with_what_is_said_of_them():
     for frame in (-1, 3):
         with pytest.raises(ValueError, match=f"`frame` must be from 0 to 2 for it, but was {frame}"):
             shown(stored, frame, **groups)
-    with pytest.raises(ValueError, match="must describe each of its frames, but it describes 2 only"):
+    with pytest.raises(ValueError, match="must describe each of its frames, but it describes only 2"):
         shown(stored, 2, **groups | dict(PerFrameFunctionalGroupsSequence=frames[:2]))
     with pytest.raises(ValueError, match="of a single frame, but it has 3: choose one by `frame`, from 0 to 2"):
         shown(stored, **groups)

@@ -17,13 +17,15 @@ from conftest import TWO_PROCESSES
 from diffusers import DDIMScheduler
 
 from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffUNet, MedSegLatDiffVAE, cli
+from medseglatdiff.data.files import PREFIX
 from medseglatdiff.data.phantom import phantom_rows
-from medseglatdiff.evaluation import evaluate
+from medseglatdiff.evaluation import evaluate, measuring
 from medseglatdiff.evaluation.contact_sheet import choose_examples
 from medseglatdiff.evaluation.rows import measure_row, predict
 from medseglatdiff.evaluation.summary import summarize
 from medseglatdiff.hub.publish import PUBLISHED
-from medseglatdiff.training.commands import public_command, public_name
+from medseglatdiff.training.commands import public_command
+from medseglatdiff.training.provenance import public
 
 TRAINING = Path(__file__).parents[1] / "training"
 LIMIT = 11  # no multiple of the batch of 8, nor of two processes
@@ -154,17 +156,17 @@ def test_other_settings_of_a_pipeline_are_another_evaluation(pipeline_folder, tm
     """What calibrate.py changes lies in model_index.json alone; finished images of before must not count."""
     folder = shutil.copytree(pipeline_folder, tmp_path / "pipeline")
     options = evaluate.parse_arguments(command_line(folder, tmp_path / "results.json"))
-    before = evaluate.parts_folder(options, 2, "no")
-    assert evaluate.parts_folder(options, 2, "no") == before
+    before = measuring.parts_folder(options, 2, "no")
+    assert measuring.parts_folder(options, 2, "no") == before
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps(index | {"spread": 0.75}))
-    assert evaluate.parts_folder(options, 2, "no") != before
+    assert measuring.parts_folder(options, 2, "no") != before
 
 
 def test_interrupted_evaluation_resumes(finished, pipeline_folder, tmp_path, monkeypatch):
     folder = shutil.copytree(pipeline_folder, tmp_path / "pipeline")
     out = folder / "results.json"  # where a card reads it: what is written there must not look like another model
-    monkeypatch.setattr(evaluate, "IMAGES_PER_PART", 8)
+    monkeypatch.setattr(measuring, "IMAGES_PER_PART", 8)
     measured = []
 
     def interrupted(row, *arguments):
@@ -174,11 +176,13 @@ def test_interrupted_evaluation_resumes(finished, pipeline_folder, tmp_path, mon
         return measure_row(row, *arguments)
 
     words = command_line(folder, out, "--steps", "3")
-    monkeypatch.setattr(evaluate, "measure_row", interrupted)
+    monkeypatch.setattr(measuring, "measure_row", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate.main(words)
     assert not out.exists() and len(measured) == 9
     first_part = measured[:8]
+    [part] = out.with_suffix(".parts").rglob("*.parquet")
+    part.with_name(f"{PREFIX}0-{part.name}").write_bytes(b"half of a table")  # of a process that was killed
     measured.clear()
     evaluate.main(words)
     assert len(measured) == LIMIT - 8 and not set(measured) & set(first_part)
@@ -255,13 +259,13 @@ def test_files_hold_no_paths_and_what_is_printed_says_where_they_are(pipeline_fo
     ],
 )
 def test_names_are_public_without_paths(given, shown):
-    assert public_name(given) == shown
+    assert public(given) == shown
 
 
 def test_this_folder_has_a_name_too(tmp_path, monkeypatch):
     (tmp_path / "nodules").mkdir()
     monkeypatch.chdir(tmp_path / "nodules")
-    assert public_name(".") == "nodules"
+    assert public(".") == "nodules"
     assert public_command("evaluate", ["--pipeline", ".", "--seed", "3"]).endswith("--pipeline nodules --seed 3")
 
 

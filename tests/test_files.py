@@ -153,7 +153,7 @@ def test_a_folder_that_never_rests_or_is_missing_is_named(tmp_path):
         write_text(folder / "1", "again")
         time.sleep(0.005)  # longer than a tick of the file system's clock
 
-    with pytest.raises(OSError, match=f"{folder_of(tmp_path / 'busy', 'a')} changed whenever it was read"):
+    with pytest.raises(OSError, match=f"{folder_of(tmp_path / 'busy', 'a')} changed each time it was read"):
         read_folder(tmp_path / "busy", write)
     with pytest.raises(FileNotFoundError, match="missing"):
         read_folder(tmp_path / "missing", contents)

@@ -61,13 +61,13 @@ def test_a_pipeline_trained_on_tells_where_it_started(settings):
     fine_tuned = settings | {"stages": before | settings["stages"]}
     fine_tuned["config"] = settings["config"] | {"start_from": "tester/start"}
     facts = training_facts(fine_tuned)
-    assert "the first weights of the rest are those of `tester/start`" in facts["summary"]
+    assert "all initial weights come from `tester/start`" in facts["summary"]
     assert "| denoiser, of the start | 321 | 14 | 0.123 |" in facts["stages"]
     assert "| denoiser | 5,678 | 32 | 0.0005 |" in facts["stages"]
     assert "start" not in training_facts(settings)["summary"]
     before["start/unet"] |= {"num_processes": 5, "git_commit": "0123456789"}
     facts = training_facts(fine_tuned | {"stages": {"start/start/unet": run} | before | settings["stages"]})
-    assert "are those of `tester/start`, trained at commit 0123456." in facts["summary"]
+    assert "come from `tester/start`, trained at commit 0123456." in facts["summary"]
     assert "| denoiser, of the start | 321 | 35 | 0.123 |" in facts["stages"]
     assert "| denoiser, of the start, of the start | 5,678 |" in facts["stages"]
 
@@ -77,7 +77,7 @@ def test_each_mask_stage_tells_its_foreground_weight_and_decay(settings):
     stages = settings["stages"] | {"mask_vae": run, "mask_decoder": settings["stages"]["mask_vae"]}
     told = training_facts(settings | {"stages": stages})["stages"]
     assert "| mask autoencoder | 1,234 | 32 | 0.002 | by pixel frequencies | 0.9 | 1,100 |" in told
-    assert "| mask decoder, over the encoder as it was | 1,234 | 32 | 0.002 | 10.0 | 0.995 | 1,100 |" in told
+    assert "| mask decoder, with a frozen encoder | 1,234 | 32 | 0.002 | 10.0 | 0.995 | 1,100 |" in told
     assert "| image autoencoder | 1,234 | 32 | 0.002 |  | 0.995 |" in told
 
 
@@ -85,19 +85,19 @@ def test_the_mean_of_runs_tells_each(settings):
     *others, (_, run) = settings["stages"].items()
     averaged = dict(others) | {"run 1/energy": run, "run 2/energy": run | {"num_processes": 3}}
     facts = training_facts(settings | {"stages": averaged})
-    assert "The weights are the mean of those of 2 runs." in facts["summary"]
-    assert "by the energy score, with 1 - IoU" in facts["summary"]
-    assert "| sampler, by the energy score, of run 1 | 910 | 16 |" in facts["stages"]
-    assert "| sampler, by the energy score, of run 2 | 910 | 24 |" in facts["stages"]
+    assert "The weights are the mean over 2 runs." in facts["summary"]
+    assert "with the energy score and 1 - IoU" in facts["summary"]
+    assert "| sampler, with the energy score, of run 1 | 910 | 16 |" in facts["stages"]
+    assert "| sampler, with the energy score, of run 2 | 910 | 24 |" in facts["stages"]
     assert "mean of those" not in training_facts(settings)["summary"]
 
 
 def test_chosen_masks_are_told(results):
     told = result_facts(results | {"num_candidates": 12, "spread": 0.8}, "Nodules")
-    assert "those that stand for 12 drawn (spread 0.8)" in told["summary"]
+    assert "representative of 12 candidates (spread 0.8)" in told["summary"]
     assert "GED without the bias" not in told["tables"]["All metrics"]
     drawn = result_facts(results | {"num_candidates": results["num_masks"], "spread": 1.0}, "Nodules")
-    assert "stand for" not in drawn["summary"] and "GED without the bias" in drawn["tables"]["All metrics"]
+    assert "representative" not in drawn["summary"] and "GED without the bias" in drawn["tables"]["All metrics"]
 
 
 @pytest.fixture(scope="module")
@@ -159,14 +159,16 @@ def test_tables_hold_the_numbers_of_the_results(card, results):
     ged = results["metrics"]["ged"]
     cell = f"{ged['value']:.3f} [{ged['low']:.3f}, {ged['high']:.3f}]"
     assert f"| generalised energy distance (GED) ↓ | {cell} | per image | 6 |" in parts["All metrics"]
-    assert f"| **this model** | {cell} |" in parts["Against predictors that need no model"]
+    assert f"| **this model** | {cell} |" in parts["Compared with predictors that need no model"]
     assert f"| 2 | {cell} |" in parts["By number of denoising steps"]
     assert "| masks per second |" in parts["By number of denoising steps"] and " | 12.5 |" in card.text
-    assert f"| 4 | {cell} |" in parts["By number of masks, the first so many of each image: Dice of their majority"]
+    assert f"| 4 | {cell} |" in parts["By number of masks (the first of each image): Dice of their majority"]
     always_empty = results["degenerate"]["always_empty"]["ged"]["value"]
-    assert f"| always empty | {always_empty:.3f} [" in parts["Against predictors that need no model"]
+    assert f"| always empty | {always_empty:.3f} [" in parts["Compared with predictors that need no model"]
     assert "| denoiser | 5,678 | 32 | 0.0005 |  | 0.995 | 1,100 | 1.25 | 2.50 |" in parts["Training"]
-    assert "| sampler, by the energy score | 910 | 16 | 0.0002 |  | 0.995 | 1,100 | 1.25 | 2.50 |" in parts["Training"]
+    assert (
+        "| sampler, with the energy score | 910 | 16 | 0.0002 |  | 0.995 | 1,100 | 1.25 | 2.50 |" in parts["Training"]
+    )
     assert "9,641 training and 1,410 validation rows" in parts["Training"]
 
 
@@ -221,8 +223,26 @@ def test_committed_card_is_current(folder):
 
 
 def test_antithetic_masks_are_told(results, settings, dataset_card):
-    told = "Half of the masks start from the others' noise"
+    told = "Half of the masks start from the negated noise"
     options = dict(repo_id="tester/nodules", dataset_card=dataset_card)
     for antithetic in (False, True):
         card = model_card(tiny_pipeline(), settings, {**results, "antithetic": antithetic}, **options)
         assert (told in str(card)) == antithetic
+
+
+def without_methods(entry):
+    """Results as they were before entries named the method of their interval."""
+    if isinstance(entry, dict):
+        return {name: without_methods(value) for name, value in entry.items() if name != "interval"}
+    return entry
+
+
+def test_intervals_are_named_and_those_that_cover_too_little_are_left_out(results):
+    facts = result_facts(results, "Nodules")
+    assert "95 % intervals, Student's t over 6 groups" in facts["summary"] and "[" in facts["tables"]["All metrics"]
+    old = without_methods(results)
+    facts = result_facts(old | {"num_groups": 5}, "Nodules")
+    assert "No intervals: 5 groups are too few" in facts["summary"]
+    assert not any("[" in table for table in facts["tables"].values())
+    facts = result_facts(old | {"num_groups": 10}, "Nodules")
+    assert "95 % bootstrap intervals over 10 groups" in facts["summary"] and "[" in facts["tables"]["All metrics"]

@@ -141,7 +141,7 @@ def test_the_command_publishes_a_data_set(hub, dataset, tmp_path, capsys):  # no
     done = hub.publish(tmp_path, dataset, "--dataset", "--repo-id", "tester/by-command")
     assert "/commit/" in done.stdout and "report.json" in hub.files("dataset", "tester/by-command")
     assert main(["publish", str(dataset), "--repo-id", "tester/by-command"]) == 2
-    assert "must be a model's and hold model_index.json" in capsys.readouterr().err
+    assert "must be a model and contain model_index.json" in capsys.readouterr().err
 
 
 PRIVATE = [
@@ -199,7 +199,7 @@ def test_links_are_refused_by_name(tmp_path, name, target):
     link.unlink(missing_ok=True)
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to({"file": outside / "secret", "folder": outside, "nothing": outside / "none"}[target])
-    with pytest.raises(ValueError, match=f"but {name} is a link: put the file in its place"):
+    with pytest.raises(ValueError, match=f"but {name} is one: replace it by the file"):
         published_files(tiny, "model")
 
 

@@ -84,7 +84,7 @@ def test_a_foreign_class_is_refused_before_anything_is_built(folder, kind):
 
 @pytest.mark.parametrize("code", CODE)
 def test_code_that_stands_in_for_a_component_is_refused(folder, code):
-    with pytest.raises(ValueError, match=f"must hold no code in place of a component, but holds {code}"):
+    with pytest.raises(ValueError, match=f"must contain no code of a component, but contains {code}"):
         MedSegLatDiffPipeline.from_pretrained(spoil(folder, code=code), trust_remote_code=True)
 
 

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from conftest import tiny_pipeline
+from diffusers import DiffusionPipeline
 from hub_fixtures import MODEL, ROOT, TOKEN, folder, hub  # noqa: F401
 from huggingface_hub import ModelCard
 
@@ -142,7 +143,7 @@ def test_space_is_published_with_the_namespace_in_its_readme(again, name):
 def test_where_a_pipeline_was_loaded_from_stays_private(tmp_path):
     secret = tmp_path / "somebody"
     tiny_pipeline().save_pretrained(secret)
-    MedSegLatDiffPipeline.from_pretrained(secret).save_pretrained(tmp_path / "again")
+    DiffusionPipeline.save_pretrained(MedSegLatDiffPipeline.from_pretrained(secret), tmp_path / "again")
     held = contents(tmp_path / "again", "tester/name", "model")
     texts = [content for content in held.values() if isinstance(content, bytes)]
     assert len(texts) == 6 and not any(b"somebody" in text for text in texts)
@@ -176,8 +177,8 @@ def test_cards_of_several_folders_at_once(tmp_path):
     "arguments, message",
     [
         (["FOLDER"], "`--repo-id` must be given"),
-        (["no/such/folder", "--repo-id", "a/b"], "must be a model's and hold model_index.json"),
-        (["--space", "FOLDER", "--repo-id", "a/b", "--card-only"], "a Space has its own card"),
+        (["no/such/folder", "--repo-id", "a/b"], "must be a model and contain model_index.json"),
+        (["--space", "FOLDER", "--repo-id", "a/b", "--card-only"], "Spaces and data sets already have a card"),
         (["FOLDER", "FOLDER", "--repo-id", "a/b"], "`folder` must be one folder"),
     ],
 )

@@ -7,6 +7,7 @@ from hub_fixtures import ROOT, Hub, hub  # noqa: F401
 from huggingface_hub import ModelCard
 
 from medseglatdiff import MedSegLatDiffPipeline
+from medseglatdiff.hub.cards import training_facts
 
 REPO = ("model", "tester/trained")
 SETTINGS = dict(
@@ -48,7 +49,9 @@ def test_best_and_last_are_published(run, hub: Hub):  # noqa: F811
     files = hub.files(*REPO)
     for path in (run / "pipeline").rglob("*"):
         published = files.get(path.relative_to(run / "pipeline").as_posix())
-        if path.suffix == ".json":
+        if path.name == "manifest.json":
+            assert published is None, "of files on a disk: the Hub has checksums of its own"
+        elif path.suffix == ".json":
             own = json.loads(path.read_text())
             own.pop("_name_or_path", None)  # the folder it was loaded from stays private
             assert json.loads(published) == own, path
@@ -61,9 +64,28 @@ def test_best_and_last_are_published(run, hub: Hub):  # noqa: F811
 
 def test_card_tells_how_it_was_trained(run, hub: Hub):  # noqa: F811
     card = ModelCard(hub.files(*REPO)["README.md"].decode())
-    assert "| denoiser | 4 | 4 |" in card.text and "| sampler, by the energy score | 2 | 8 |" in card.text
+    assert "| denoiser | 4 | 4 |" in card.text and "| sampler, with the energy score | 2 | 8 |" in card.text
     assert "## Results" not in card.text
     assert "256 training and 32 validation rows" in card.text
+
+
+def test_a_start_on_the_hub_keeps_its_history(run, hub: Hub, tmp_path):  # noqa: F811
+    settings = {"stage": "energy", "start_from": REPO[1], "energy_steps": 1, "output_dir": str(tmp_path / "out")}
+    settings |= {name: SETTINGS[name] for name in ("mixed_precision", "validation_images", "validation_masks")}
+    hub.python(TRAIN, tmp_path / "home", json.dumps(settings))
+    record = json.loads((tmp_path / "out" / "pipeline" / "training.json").read_text())
+    assert list(record["stages"]) == ["mask_vae", "image_vae", "unet", "start/energy", "energy"]
+    assert record["config"]["start_from"] == REPO[1] and record["config"]["sample_size"] == 32
+    before = json.loads((run / "pipeline" / "training.json").read_text())["stages"]
+    assert record["stages"]["start/energy"] == before["energy"] and record["stages"]["unet"] == before["unet"]
+    assert f"are those of `{REPO[1]}`" in training_facts(record)["summary"]
+
+
+def test_a_start_that_the_hub_does_not_have_is_named(hub: Hub, tmp_path):  # noqa: F811
+    settings = {"stage": "energy", "start_from": "tester/nowhere", "output_dir": str(tmp_path / "out")}
+    done = hub.python(TRAIN, tmp_path / "home", json.dumps(settings), check=False)
+    assert "`start_from` must be a folder or a Hub id, but there is no folder tester/nowhere" in done.stderr
+    assert done.returncode and not (tmp_path / "out").exists()
 
 
 def test_settings_that_do_not_fit_are_refused(monkeypatch, tmp_path):

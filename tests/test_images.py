@@ -171,7 +171,7 @@ def test_bad_images_are_refused(case):
     with pytest.raises(error, match=f"`image` must.*{message}"):
         load_image(image)
     if not isinstance(image, list):
-        with pytest.raises(error, match=f"`images` must hold usable images, but index 1 is not: .*{message}"):
+        with pytest.raises(error, match=f"`images` must be usable images, but index 1 is not: .*{message}"):
             preprocess([GREY, image], num_channels=1, sample_size=16)
 
 

@@ -134,7 +134,7 @@ def test_rectangular_matching_grows_with_samples_and_balanced_does_not():
     many = np.concatenate([raters, noise])
     assert metrics.hm_iou(many, raters, balanced=False) == 1
     assert metrics.hm_iou(many, raters) == pytest.approx(0.25)
-    with pytest.raises(ValueError, match="`samples` must be at least the 3 raters, but were 2"):
+    with pytest.raises(ValueError, match="`samples` must be at least as many as the 3 raters, but were 2"):
         metrics.hm_iou(raters[:2], raters, balanced=False)
 
 

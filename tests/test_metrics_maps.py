@@ -85,7 +85,7 @@ def test_bad_confidence_is_refused(confidence, message):
 
 
 def test_bad_risks_are_refused():
-    with pytest.raises(ValueError, match="must be equally many"):
+    with pytest.raises(ValueError, match="must have the same length"):
         reliability.area_under_risk_coverage([0.1], [0.1, 0.2])
     with pytest.raises(ValueError, match="NaN"):
         reliability.area_under_risk_coverage([np.nan], [0.1])

@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from conftest import tiny_unet, tiny_vae
+import torch.nn.functional as F
+from conftest import costs, table, tiny_unet, tiny_vae
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -21,8 +22,10 @@ def run(model, seed: int = 0) -> torch.Tensor:
 
 MODELS = {
     "kl": lambda: tiny_vae(2, latent_channels=2),
+    "kl with a small decoder": lambda: tiny_vae(2, decoder_block_out_channels=(12,), decoder_layers_per_block=0),
     "vq": lambda: tiny_vae(3, latent_channels=2, bottleneck="vq", num_codes=16),
     "unet": tiny_unet,
+    "unet over patches": lambda: tiny_unet(patch_size=2),
 }
 
 
@@ -185,3 +188,88 @@ def test_missing_weight_is_reported(tmp_path):
     save_file(weights, path)
     _, info = MedSegLatDiffUNet.from_pretrained(tmp_path, output_loading_info=True)
     assert info["missing_keys"] == ["conv_out.bias"]
+
+
+@pytest.mark.parametrize("options", [{}, {"patch_size": 2}, {"patch_size": 2, "initial_noise": True}], ids=str)
+def test_unet_trains_every_parameter(options):
+    unet = tiny_unet(**options).train()
+    noise, condition = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).split([1, 3], dim=1)
+    unet(unet.initial_latents(noise, condition), 999, condition).sample.square().mean().backward()
+    without = [name for name, value in unet.named_parameters() if value.grad is None or not value.grad.any()]
+    assert [name for name in without if not name.endswith("to_k.bias")] == []
+
+
+def test_unet_over_patches_is_the_unet_of_their_pixels():
+    """An oracle: the same layers, given the patches' pixels as channels."""
+    patched = tiny_unet(patch_size=2)
+    plain = tiny_unet(latent_channels=4)
+    weights = patched.state_dict()
+    projection = [weights.pop(f"condition_proj.{name}") for name in ("weight", "bias")]
+    plain.load_state_dict(weights)
+    sample, condition = torch.randn(2, 4, 16, 8, generator=torch.Generator().manual_seed(0)).split([1, 3], dim=1)
+    projected = F.conv2d(F.pixel_unshuffle(condition, 2), *projection)
+    expected = F.pixel_shuffle(plain(F.pixel_unshuffle(sample, 2), 7, projected).sample, 2)
+    torch.testing.assert_close(patched(sample, 7, condition).sample, expected)
+
+
+def test_unet_over_patches_sees_every_pixel_of_a_patch():
+    unet = tiny_unet(patch_size=2)
+    sample = torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    condition = torch.zeros(1, 3, 8, 8, requires_grad=True)
+    unet(sample, 10, condition).sample.square().sum().backward()
+    assert (sample.grad != 0).all() and (condition.grad != 0).all()
+
+
+def test_unet_over_patches_refuses_half_patches():
+    with pytest.raises(ValueError, match="multiples of 4"):
+        tiny_unet(patch_size=2)(torch.zeros(1, 1, 6, 6), 0, torch.zeros(1, 3, 6, 6))
+    with pytest.raises(ValueError, match="`patch_size` must be at least 1, but was 0"):
+        tiny_unet(patch_size=0)
+
+
+def test_initial_latents_are_noise_until_the_condition_says_otherwise():
+    noise, condition = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).split([1, 3], dim=1)
+    assert tiny_unet().initial_latents(noise, condition) is noise
+    unet = tiny_unet(initial_noise=True)
+    assert torch.equal(unet.initial_latents(noise, condition), noise)
+    with torch.no_grad():
+        unet.noise_mean.weight[0, 1] = 2.0
+        unet.noise_log_std.bias.fill_(0.5)
+    expected = 2.0 * condition[:, 1:2] + noise * torch.tensor(0.5).exp()
+    torch.testing.assert_close(unet.initial_latents(noise, condition), expected)
+
+
+@pytest.mark.parametrize("row", table(MedSegLatDiffUNet), ids=str)
+def test_unet_costs_what_its_docstring_says(row):
+    names = ("patch_size", "condition_channels", "layers_per_block")
+    options = {name: int(row[name]) for name in names}
+    widths = [int(width) for width in row["block_out_channels"].split(", ")]
+    attention = [False] * (len(widths) - 1) + [True]
+    unet = MedSegLatDiffUNet(latent_channels=2, block_out_channels=widths, attention=attention, **options).eval()
+    sample, condition = torch.zeros(1, 2, 32, 32), torch.zeros(1, options["condition_channels"], 32, 32)
+    assert costs(unet, lambda: unet(sample, 5, condition)) == (row["parameters"], row["GFLOP"])
+
+
+@pytest.mark.parametrize("row", table(MedSegLatDiffVAE), ids=str)
+def test_decoder_costs_what_its_docstring_says(row):
+    widths = [int(width) for width in row["decoder_block_out_channels"].split(", ")]
+    options = dict(decoder_block_out_channels=widths, decoder_layers_per_block=int(row["decoder_layers_per_block"]))
+    vae = MedSegLatDiffVAE(block_out_channels=(32, 32), latent_channels=2, **options).eval()
+    assert costs(vae.decoder, lambda: vae.decode(torch.zeros(1, 2, 32, 32))) == (row["parameters"], row["GFLOP"])
+
+
+@pytest.mark.parametrize("bottleneck", ["kl", "vq"])
+def test_a_new_decoder_reads_the_same_latents(bottleneck):
+    vae = tiny_vae(2, latent_channels=2, bottleneck=bottleneck, num_codes=16)
+    vae.set_latent_statistics([0.5, -1.0], [2.0, 0.5])
+    other = vae.with_new_decoder(decoder_block_out_channels=[12])
+    masks = torch.rand(1, 2, 16, 24, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(other.encode(masks), vae.encode(masks))
+    assert other.decode(vae.encode(masks)).shape == (1, 2, 16, 24)
+    assert all(value.shape[0] in (12, 32) for name, value in other.decoder.named_parameters())
+
+
+@pytest.mark.parametrize("widths", [(), (8, 8, 8)])
+def test_vae_refuses_decoders_of_other_depths(widths):
+    with pytest.raises(ValueError, match="`decoder_block_out_channels` must have 1 to 2 entries"):
+        tiny_vae(decoder_block_out_channels=widths)

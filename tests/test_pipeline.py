@@ -124,11 +124,14 @@ def test_half_precision_weights_load_as_single_precision(pipeline, tmp_path):
         (dict(images=np.full((4, 4), np.inf, np.float32)), "`images`"),
         (dict(images=np.zeros((0, 4), np.uint8)), "`images`"),
         (dict(num_masks=0), "`num_masks` must be at least 1"),
+        (dict(num_masks=200_000), "`num_masks` must be at most 1,024, but was 200,000"),
+        (dict(num_candidates=5000), "`num_candidates` must be at most 4,096, but was 5,000"),
+        (dict(num_inference_steps=1001), "`num_inference_steps` must be at most 1,000, but was 1,001"),
         (dict(num_masks=2.0), "`num_masks` must be an integer"),
         (dict(num_inference_steps=0), "`num_inference_steps` must be at least 1"),
         (dict(batch_size=-1), "`batch_size` must be at least 1"),
         (dict(generator=[torch.Generator()] * 2), "`generator` must be one generator or a list with one per image"),
-        (dict(generator=[0]), "`generator` must hold"),
+        (dict(generator=[0]), "`generator` must be"),
         (dict(latents=torch.zeros(1, 1, 8, 8)), "`latents` must have shape"),
         (dict(output_type="jpg"), "`output_type` must be"),
     ],
@@ -222,5 +225,5 @@ def test_calibrated_pipeline_survives_saving(tmp_path):
     ],
 )
 def test_calibrations_that_are_none_are_refused(calibration):
-    with pytest.raises(ValueError, match="`calibration` must hold `shares`"):
+    with pytest.raises(ValueError, match="`calibration` must have `shares`"):
         tiny_pipeline(calibration=calibration)

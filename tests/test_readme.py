@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 
 
@@ -21,6 +19,22 @@ def test_links_lead_somewhere():
     assert links and all((ROOT / link).exists() for link in links)
 
 
-@pytest.mark.parametrize("path", ["training/train.py", "training/evaluate.py", "training/publish.py"])
-def test_named_commands_exist(path):
-    assert path.split("/")[1] in (ROOT / "README.md").read_text() and (ROOT / path).is_file()
+def test_named_files_exist():
+    for page in ("README.md", "docs/training.md", "docs/results.md", "CONTRIBUTING.md"):
+        text = (ROOT / page).read_text()
+        named = re.findall(r"(?:training|dataset_scripts|benchmarks|examples|src|spaces|pipelines)/[\w./-]*\w", text)
+        missing = [name for name in named if not (ROOT / name).exists()]
+        assert named and not missing, (page, missing)
+
+
+def test_presets_in_the_table_exist():
+    presets = {path.stem for path in (ROOT / "training" / "configs").glob("*.json")}
+    rows = re.findall(r"^\| (`[^|]+) \|", (ROOT / "docs" / "training.md").read_text(), re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([\w.]+)`", row)}
+    endings = {name.lstrip(".") for name in named if name.startswith(".")}
+    known = {preset for preset in presets if preset in named or any(preset.endswith(ending) for ending in endings)}
+    assert known == presets and {name for name in named if not name.startswith(".")} <= presets
+
+
+def test_the_readme_is_one_page():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120

@@ -84,10 +84,10 @@ WRONG = [
     ((10, 10, 10, 20), ValueError, r"the box \(10, 10, 10, 20\) must have left < right and top < bottom"),
     ((30, 10, 20, 20), ValueError, "must have left < right"),
     ((0, 0, 121, 20), ValueError, "must lie in the image of 120 x 90 pixels"),
-    ((1, 2, 3), ValueError, "`regions` must hold None, points"),
-    ((float("nan"), 2), ValueError, "`regions` must hold None, points"),
-    ("10,20", TypeError, "`regions` must hold None, points"),
-    ({"x": 1}, TypeError, "`regions` must hold None, points"),
+    ((1, 2, 3), ValueError, "`regions` must be None, points"),
+    ((float("nan"), 2), ValueError, "`regions` must be None, points"),
+    ("10,20", TypeError, "`regions` must be None, points"),
+    ({"x": 1}, TypeError, "`regions` must be None, points"),
 ]
 
 

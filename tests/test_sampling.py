@@ -58,9 +58,9 @@ def test_points_that_no_candidate_fits_are_refused():
     candidates = pipeline.sample(IMAGE, seed=1, num_candidates=4)
     with pytest.raises(ValueError, match="None of the 4 candidates of image 0 fits `inside` and `outside`"):
         pipeline.select(candidates, inside=[[(3, 4)]], outside=[[(3, 4)]])
-    with pytest.raises(ValueError, match="must lie in what is segmented"):
+    with pytest.raises(ValueError, match="must lie in the segmented part"):
         pipeline.select(candidates, inside=[[(45, 4)]])
-    with pytest.raises(ValueError, match="`inside` must hold one list of points"):
+    with pytest.raises(ValueError, match="`inside` must have one list of points"):
         pipeline.select(candidates, inside=[[(1, 1)], [(2, 2)]])
 
 
@@ -180,8 +180,9 @@ def test_training_by_the_energy_score_samples_as_the_pipeline_does():
     image = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(1))  # [1, 1, S, S]
     expected = pipeline.sample(image, 3, latents=noise, num_candidates=4).latents[0]  # [M, C, h, w]
     trained = FewStepSampler(pipeline.unet, pipeline.image_encoder, pipeline.scheduler, 3)
-    assert torch.allclose(trained(2 * image - 1, noise), expected, atol=1e-5)
-    assert trained(2 * image - 1, noise).requires_grad and not expected.requires_grad
+    latents, logits = trained(2 * image - 1, noise)
+    assert torch.allclose(latents, expected, atol=1e-5) and logits is None
+    assert latents.requires_grad and not expected.requires_grad
 
 
 def test_the_loop_feeds_the_network_what_the_scheduler_scales():

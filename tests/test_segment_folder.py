@@ -75,7 +75,7 @@ def test_finished_cases_are_not_computed_again(images, model, tmp_path, undistur
     assert segment(images / "patient-1", model=model, out=out) == 0
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
     assert segment(images / "patient-1", model=model, out=out) == 0
-    assert "4 of 4 cases were finished already" in capsys.readouterr().out
+    assert "4 of 4 cases had already been finished" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.png")} == before
 
 
@@ -212,7 +212,7 @@ def test_a_segmenter_can_be_sent_to_another_process(images, model, tmp_path, und
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(point="5"), "`--point` must be X,Y in pixels, but was '5'"),
+        (dict(point="5"), "`--point` must be X,Y or X,Y,Z in pixels, but was '5'"),
         (dict(point="a,b"), "`--point` must be X,Y"),
         (dict(box="1,2,3"), "`--box` must be LEFT,TOP,RIGHT,BOTTOM"),
         (dict(point="24,3"), r"the point \(24, 3\) must lie in the image of 24 x 20 pixels"),

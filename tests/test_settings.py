@@ -111,7 +111,7 @@ UNTRAINABLE = {
     '{"scheduler": {"num_train_timesteps": 5}}': "`default_num_inference_steps` must be at most 5, .* but was 10",
     '{"scheduler": {"beta_start": -1.0}}': "`scheduler` must let the image's share fall .*'beta_start': -1.0",
     '{"scheduler": {"beta_schedule": "steep"}}': "`scheduler` .*steep",
-    '{"start_from": "no/such/folder"}': "`start_from` must be a pipeline's folder .* but no/such/folder is not",
+    '{"start_from": "no/such/folder"}': "`start_from` must be a folder or a Hub id, but .* no folder no/such/folder",
 }
 
 

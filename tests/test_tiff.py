@@ -66,7 +66,7 @@ def test_compressed_tiffs_mean_the_same(compression, photometric):
 
 
 def test_floats_whose_white_is_zero_are_refused():
-    with pytest.raises(ValueError, match="must say what is white, .* floats whose white is 0"):
+    with pytest.raises(ValueError, match="must not use 0 for white, .* float TIFF"):
         load_image(tiff(GREY / np.float32(255), 32, 0, 3))
 
 

@@ -1,6 +1,6 @@
-"""`medseglatdiff COMMAND ...`: everything that the package does, from the command line.
+"""`medseglatdiff COMMAND ...`: the package's command line.
 
-Each command is imported only when it is called: `segment` and `info` need the core alone, the others their extras.
+Each command is imported when it is called: `segment` and `info` need only the core, the others their extras.
 """
 
 import argparse
@@ -21,14 +21,14 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def segment(arguments: list[str]) -> int:
-    """segment images: masks, confidence and a picture of them for each"""
+    """segment images: masks, confidence and a picture for each"""
     from .pipeline.segment import main
 
     return main(arguments)
 
 
 def info(arguments: list[str]):
-    """what a checkpoint consists of and wants"""
+    """describe a checkpoint: its components, inputs and defaults"""
     from .pipeline.loading import main
 
     main(arguments)
@@ -56,7 +56,7 @@ def calibrate(arguments: list[str]):
 
 
 def evaluate(arguments: list[str]):
-    """measure a pipeline over a split"""
+    """measure a pipeline on a split"""
     from .evaluation.evaluate import main
 
     main(arguments)
@@ -70,14 +70,14 @@ def publish(arguments: list[str]):
 
 
 def demo(arguments: list[str]):
-    """serve the demo's page"""
+    """serve the demo in the browser"""
     from .demo.app import main
 
     main(arguments)
 
 
 Command = Callable[[list[str]], int | None]
-COMMANDS: dict[Command, str | None] = {  # and the extra that each needs
+COMMANDS: dict[Command, str | None] = {  # with the extra that each needs
     segment: None,
     info: None,
     dataset: "train",
@@ -90,7 +90,7 @@ COMMANDS: dict[Command, str | None] = {  # and the extra that each needs
 
 
 def find_command(name: str) -> Command:
-    """The command of this name; argparse's error suggests the nearest where there is none."""
+    """The command of this name; for an unknown one, an argparse error that suggests the nearest."""
     commands = {command.__name__: command for command in COMMANDS}
     if name not in commands:
         near = difflib.get_close_matches(name, commands, n=1)
@@ -115,14 +115,14 @@ def parse_command(words: list[str]) -> Command:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    parser.add_argument("command", type=find_command, metavar="COMMAND", help="what to do: one of those below")
+    parser.add_argument("command", type=find_command, metavar="COMMAND", help="one of the commands below")
     return parser.parse_args(words[:1]).command
 
 
 def full_disk(error: BaseException | None, words: Sequence[str]) -> str | None:
-    """Which device is full and what did not fit, or `None` where an error and what led to it are about something else.
+    """A sentence that names the full device and the file, or `None` if neither the error nor its causes say disk full.
 
-    Libraries lose the file's name, or even the kind of error; what did not fit is then the first of the command's
+    Libraries may lose the file's name, or even the kind of error; the sentence then names the first of the command's
     paths whose device has less than a megabyte left.
     """
     while error and getattr(error, "errno", None) not in FULL and os.strerror(errno.ENOSPC) not in str(error):
@@ -139,17 +139,18 @@ def full_disk(error: BaseException | None, words: Sequence[str]) -> str | None:
     return str(error)
 
 
-def mistake(error: Exception, command: Command) -> str | None:
-    """What the user did wrong, or `None` where the program is at fault, whose traceback then counts.
+def mistake(error: Exception, command: Command | None) -> str | None:
+    """What the user did wrong, or `None` for a bug, which needs its traceback.
 
-    Files and values (OSError, ValueError) are the user's, and extras that are not installed (ImportError). So are the
-    package's type errors, which begin with the argument in backticks; others come from the depths of a library.
+    Errors about files, values (OSError, ValueError) and missing extras (ImportError) are the user's. So are the
+    package's type errors, which begin with the argument in backticks; others come from within a library.
     """
     if isinstance(error, ModuleNotFoundError):
         module = (error.name or "medseglatdiff").split(".")[0]
-        ours = module == "medseglatdiff" or COMMANDS[command] is None
-        install = f'pip install "medseglatdiff[{COMMANDS[command]}]"'
-        return None if ours else f"{command.__name__} needs the package {module}: {install}"
+        extra = COMMANDS[command] if command else None
+        if module == "medseglatdiff" or command is None or extra is None:
+            return None
+        return f'{command.__name__} needs the package {module}: pip install "medseglatdiff[{extra}]"'
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     known = isinstance(error, (ImportError, OSError, ValueError))
@@ -157,7 +158,7 @@ def mistake(error: Exception, command: Command) -> str | None:
 
 
 def reader_left() -> bool:
-    """Whether nobody reads the output any more, as after `| head`; what is left of it is then thrown away."""
+    """Whether the reader of the output is gone, as after `| head`; further output is then discarded."""
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     left = any(event & select.POLLERR for _, event in poll.poll(0))
@@ -167,13 +168,13 @@ def reader_left() -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command: 0 if all went well, 2 after a user's mistake and 130 after Ctrl-C, each with one sentence on
-    stderr, 141 where nobody reads the output any more. Errors of the program itself are raised."""
+    """Runs a command. Returns 0 on success, 2 after a user's mistake, 130 after Ctrl-C, with one sentence on stderr,
+    or 141 if the reader of the output is gone. Bugs are raised."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # where its encoding lacks a character
-    command = None
+            stream.reconfigure(errors="replace")  # if its encoding lacks a character
+    command: Command | None = None
     try:
         try:
             command = parse_command(words)

@@ -31,7 +31,7 @@ def class_weights_from_frequencies(pixel_counts: torch.Tensor) -> torch.Tensor:
 
 
 def mask_mse(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean squared error between softmax and one-hot labels: what the weighted cross entropy is compared with."""
+    """Mean squared error between softmax and one-hot labels: a baseline for the weighted cross entropy."""
     one_hot = F.one_hot(labels, logits.shape[1]).movedim(-1, 1)  # [B, K, H, W]
     return F.mse_loss(logits.float().softmax(dim=1), one_hot.float())
 
@@ -84,7 +84,7 @@ def diffusion_loss(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tens
 
 
 def straight_through(shares: torch.Tensor) -> torch.Tensor:
-    """The hard masks that users see, with the gradients of the soft ones (Bengio et al. 2013, arXiv 1308.3432).
+    """Hard masks, as users see them, with the gradients of the soft ones (Bengio et al. 2013, arXiv 1308.3432).
 
     Args:
         shares (`torch.Tensor` of shape `(batch, 1 + num_classes, height, width)`): softmax over the classes.
@@ -97,28 +97,33 @@ def straight_through(shares: torch.Tensor) -> torch.Tensor:
 
 
 def jaccard_distances(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Pairwise 1 - IoU, `(M, N)`, of binary masks `(M, K, H, W)` and `(N, K, H, W)`, linear in each pixel's share.
+    """Pairwise 1 - IoU, `(..., M, N)`, of binary masks `(..., M, K, H, W)` and `(..., N, K, H, W)`, linear in each
+    pixel's probability.
 
-    IoU = sum(ab) / sum(a + b - ab), both sums with one pixel more, which makes two empty masks equal; of several
-    classes the mean counts. Products, not minima: at binary masks a minimum has no gradient worth following.
+    IoU = sum(ab) / sum(a + b - ab), with one pixel added to both sums, so that two empty masks are equal; averaged
+    over classes. Products, not minima: at binary masks a minimum has no useful gradient.
     """
-    first, second = (masks.float().flatten(2).movedim(1, 0) for masks in (first, second))  # [K, M, HW], [K, N, HW]
+    # [..., K, M, HW], [..., K, N, HW]
+    first, second = (masks.float().flatten(-2).transpose(-3, -2) for masks in (first, second))
     with torch.autocast(first.device.type, enabled=False):  # half precision cannot count pixels
-        both = first @ second.mT  # [K, M, N]
-    either = first.sum(dim=-1)[:, :, None] + second.sum(dim=-1)[:, None] - both  # [K, M, N]
-    return (1 - (both + 1) / (either + 1)).mean(dim=0)  # [M, N]
+        both = first @ second.mT  # [..., K, M, N]
+    either = first.sum(dim=-1)[..., :, None] + second.sum(dim=-1)[..., None, :] - both  # [..., K, M, N]
+    return (1 - (both + 1) / (either + 1)).mean(dim=-3)  # [..., M, N]
 
 
-def energy_score(samples: torch.Tensor, raters: torch.Tensor) -> torch.Tensor:
-    """2 E[d(S, Y)] - E[d(S, S')] over distinct samples: a proper score of the distribution that they come from.
+def energy_score(samples: torch.Tensor, raters: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """2 E[d(S, Y)] - E[d(S, S')] over distinct samples, `(...)`: a proper score of their distribution.
 
-    It is the generalised energy distance without the raters' own term, which no model changes, and unbiased in the
-    number of samples (Gneiting & Raftery 2007, eq. 22, with d of `jaccard_distances`).
+    It is the generalised energy distance without the term between raters, which no model changes, and unbiased in
+    the number of samples (Gneiting & Raftery 2007, eq. 22, with d of `jaccard_distances`).
 
     Args:
-        samples (`torch.Tensor` of shape `(M, K, H, W)`): masks of the foreground classes, M at least 2.
-        raters (`torch.Tensor` of shape `(R, K, H, W)`): the raters' masks, one-hot.
+        samples (`torch.Tensor` of shape `(..., M, K, H, W)`): masks of the foreground classes, M at least 2.
+        raters (`torch.Tensor` of shape `(..., R, K, H, W)`): the raters' masks, one-hot.
+        weights (`torch.Tensor` of shape `(..., R)`, *optional*): of the raters, with sum 1; equal if `None`.
     """
-    among = jaccard_distances(samples, samples)  # [M, M]
-    distinct = (among.sum() - among.diagonal().sum()) / (len(samples) * (len(samples) - 1))
-    return 2 * jaccard_distances(samples, raters).mean() - distinct
+    among, count = jaccard_distances(samples, samples), samples.shape[-4]  # [..., M, M]
+    distinct = (among.sum(dim=(-2, -1)) - among.diagonal(dim1=-2, dim2=-1).sum(dim=-1)) / (count * (count - 1))
+    to_raters = jaccard_distances(samples, raters).mean(dim=-2)  # [..., R]
+    to_truth = to_raters.mean(dim=-1) if weights is None else (weights * to_raters).sum(dim=-1)
+    return 2 * to_truth - distinct

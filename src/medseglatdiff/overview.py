@@ -1,4 +1,4 @@
-"""One picture that shows a segmentation at a glance: image, hypotheses, consensus, confidence, uncertainty."""
+"""One picture of a segmentation: image, hypotheses, consensus, confidence, uncertainty."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,12 @@ import PIL.Image
 from PIL import ImageDraw, ImageFont
 
 PANEL = 384  # longest side of a panel's picture, in pixels
-COLUMN = PANEL + 88  # a panel with room for its colour bar's ticks
+COLUMN = PANEL + 88  # with room for the ticks of a colour bar
 MARGIN = 24
 LINE = 2  # width of outlines, in pixels
-TILES = 25  # most hypotheses shown one by one
+TILES = 25  # hypotheses shown one by one, at most
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; those that show on dark tissue first
+# Okabe and Ito's colours, safe for colour-blind readers; those visible on dark tissue first
 COLOURS = [(230, 159, 0), (86, 180, 233), (240, 228, 66), (0, 158, 115), (204, 121, 167), (213, 94, 0), (0, 114, 178)]
 INK, FAINT_INK = (24, 24, 28), (96, 96, 104)
 
@@ -34,28 +34,29 @@ def draw_overview(
     title: str,
     subtitle: str,
 ) -> PIL.Image.Image:
-    """Draws one image's segmentation; every panel at the image's own aspect ratio, 384 pixels at its longest side.
+    """Draws one image's segmentation; each panel has the image's aspect ratio and a longest side of 384 pixels.
 
-    Where the hypotheses fill a small part of the image, all panels but the first show that part, framed in the first.
+    If the hypotheses cover a small part of the image, all panels but the first show only this part, framed in the
+    first.
 
     Args:
-        image (`np.ndarray`, float `(H, W, C)`): in [0, 1], C of 1 or 3, as `load_image` returns it.
-        masks (`np.ndarray`, bool or uint8 `(M, H, W)`): hypotheses; label maps where there are several classes.
-        confidence (`np.ndarray`, float `(H, W)` or `(K, H, W)`): in [0, 1]; with several classes a panel for each.
-        uncertainty (`np.ndarray`, float, same shape): in bits; with several classes the highest is shown.
-        consensus (`np.ndarray`, bool or uint8 `(H, W)`): labels where there are several classes.
-        threshold (`float`): the least confidence of the consensus, for the panel's caption.
+        image (`np.ndarray`, float `(H, W, C)`): in [0, 1], with 1 or 3 channels, as from `load_image`.
+        masks (`np.ndarray`, bool or uint8 `(M, H, W)`): hypotheses; label maps with several classes.
+        confidence (`np.ndarray`, float `(H, W)` or `(K, H, W)`): in [0, 1]; a panel per class.
+        uncertainty (`np.ndarray`, float, same shape): in bits; the highest over classes is shown.
+        consensus (`np.ndarray`, bool or uint8 `(H, W)`): labels with several classes.
+        threshold (`float`): least confidence of the consensus, for the caption.
         title (`str`), subtitle (`str`): the lines above the panels.
     """
     confidence, uncertainty = (np.reshape(a, (-1, *a.shape[-2:])) for a in (confidence, uncertainty))  # [K, H, W]
     num_classes, height, width = confidence.shape
     size = tuple(max(1, round(PANEL * side / max(width, height))) for side in (width, height))
-    window = window_around(masks.any(axis=0))
+    window = window_around(np.any(masks, axis=0))
     whole, scan = resize_image(image, size), resize_image(image[window], size)  # [h, w, 3] each
     masks, consensus = masks[:, *window], consensus[window]  # [M, H', W'], [H', W']
     confidence, uncertainty = confidence[:, *window], uncertainty[:, *window]  # [K, H', W'] each
     classes = range(1, num_classes + 1)
-    # 1. outlines over the image: hypotheses in their own colours, several classes in theirs
+    # 1. outlines over the image: a colour per hypothesis, or per class if there are several
     if num_classes == 1:
         hypotheses = [(mask, colour_of(index)) for index, mask in enumerate(masks)]
     else:
@@ -78,7 +79,7 @@ def draw_overview(
     picture = resize_map(colour_map(uncertainty.max(axis=0), MAGMA), size)
     caption = "0: sure, 1 bit: undecided"
     panels.append(_panel("Uncertainty", caption, picture, MAGMA, ("0", "0.5", "1 bit")))
-    # 3. each hypothesis by itself
+    # 3. hypotheses one by one
     count = min(len(masks), TILES)
     caption = "one by one" if count == len(masks) else f"the first {count} of {len(masks)}"
     picture = _gallery(image[window], masks[:count], num_classes, size)
@@ -87,12 +88,12 @@ def draw_overview(
 
 
 def colour_of(index: int) -> tuple[int, int, int]:
-    """The colour of hypothesis or class number `index`, from 0; they repeat after seven."""
+    """The colour of hypothesis or class number `index`, from 0; colours repeat after seven."""
     return COLOURS[index % len(COLOURS)]
 
 
 def colour_map(values: np.ndarray, anchors: str) -> np.ndarray:
-    """Colours of values in [0, 1], uint8 `(..., 3)`, between anchors that lie at equal distances."""
+    """Colours of values in [0, 1], uint8 `(..., 3)`, interpolated between equidistant anchors."""
     table = np.array([list(bytes.fromhex(anchor)) for anchor in anchors.split()])  # [anchors, 3]
     positions = np.linspace(0, 1, len(table))
     return np.stack([np.interp(values, positions, column) for column in table.T], axis=-1).round().astype(np.uint8)
@@ -114,12 +115,12 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def resize_map(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """At the panel's size; pixels stay squares where they grow and are averaged where they shrink."""
+    """Pixels at the panel's size: squares if enlarged, averaged if shrunk."""
     return np.asarray(PIL.Image.fromarray(pixels).resize(size, PIL.Image.Resampling.BOX))
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A mask at the panel's size; in a large image even a single pixel stays visible."""
+    """A mask at the panel's size; even a single pixel of a large image stays visible."""
     return resize_map(mask.astype(np.uint8) * 255, size) > (127 if size[0] >= mask.shape[1] else 0)
 
 
@@ -131,18 +132,18 @@ def _outlined(scan: np.ndarray, masks: Sequence[tuple[np.ndarray, tuple[int, int
 
 
 def window_around(found: np.ndarray) -> tuple[slice, slice]:
-    """The rows and columns around what was found, bool `(H, W)`, with the image's aspect ratio; all if nothing was."""
+    """Rows and columns around the pixels found, bool `(H, W)`, in the image's aspect ratio; all if none is."""
     if not found.any():
         return slice(None), slice(None)
     spans = [np.flatnonzero(found.any(axis=axis))[[0, -1]] + (0, 1) for axis in (1, 0)]  # rows, columns: first, end
     sides = [(end - first) / side for (first, end), side in zip(spans, found.shape, strict=True)]
     share = min(1, max(2 * max(sides), 32 / min(found.shape)))  # at least 32 pixels
-    window = []
-    for (first, end), side in zip(spans, found.shape, strict=True):
-        length = max(1, round(share * side))
-        start = min(max(0, (first + end - length) // 2), side - length)
-        window.append(slice(start, start + length))
-    return tuple(window)
+    lengths = [max(1, round(share * side)) for side in found.shape]
+    top, left = (
+        min(max(0, (first + end - length) // 2), side - length)
+        for (first, end), length, side in zip(spans, lengths, found.shape, strict=True)
+    )
+    return slice(top, top + lengths[0]), slice(left, left + lengths[1])
 
 
 def _framed(scan: np.ndarray, window: tuple[slice, slice], shape: tuple[int, int]) -> np.ndarray:
@@ -159,7 +160,7 @@ def _framed(scan: np.ndarray, window: tuple[slice, slice], shape: tuple[int, int
 def _gallery(image: np.ndarray, masks: np.ndarray, num_classes: int, size: tuple[int, int]) -> np.ndarray:
     """The hypotheses as numbered tiles, filled over the darkened image."""
     columns = int(np.ceil(np.sqrt(len(masks))))
-    tile_size = tuple(max(1, side // columns - 4) for side in size)
+    tile_size = max(1, size[0] // columns - 4), max(1, size[1] // columns - 4)
     dark = resize_image(image, tile_size) // 2  # [h / columns, w / columns, 3]
     sheet = PIL.Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
@@ -177,7 +178,7 @@ def _gallery(image: np.ndarray, masks: np.ndarray, num_classes: int, size: tuple
 def _panel(
     name: str, caption: str, picture: np.ndarray, anchors: str = "", ticks: tuple[str, ...] = (), swatch=None
 ) -> PIL.Image.Image:
-    """A picture under its name and caption, with a colour bar where it is a map, with a swatch where it is a class."""
+    """A picture under its name and caption, with a colour bar for maps and a swatch for classes."""
     height, width = picture.shape[:2]
     top = 56
     panel = PIL.Image.new("RGB", (COLUMN, top + max(height, 96)), "white")
@@ -212,5 +213,5 @@ def _page(panels: list[PIL.Image.Image], title: str, subtitle: str) -> PIL.Image
 
 
 def _plain(text: str) -> str:
-    """Pillow's own font knows Latin letters only."""
+    """ASCII text, because Pillow's built-in font has few other letters."""
     return text.encode("ascii", "replace").decode()

@@ -1,8 +1,9 @@
-"""Read what people download, a folder, a zip or a tar, without unpacking it and without trusting it."""
+"""Reads folders, zips and tars without unpacking them and without trusting them."""
 
 import bz2
 import gzip
 import hashlib
+import io
 import lzma
 import re
 import stat
@@ -10,66 +11,64 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 from pathlib import Path
 
 from ..data.groups import plain_name
+from ..data.names import printable
 
 MAX_MEMBER_BYTES = 4 * 2**30
 MAX_RATIO = 200  # unpacked bytes per packed byte, over the whole archive; photographs and masks stay below 20
-SMALL_BYTES = 100 * 2**20  # archives that unpack to less than this are no bombs, whatever their ratio
-COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}  # by a file's first bytes
+SMALL_BYTES = 100 * 2**20  # smaller archives are not bombs, whatever their ratio
+Opener = Callable[[Path], io.BufferedIOBase]
+# by the first bytes of a file
+COMPRESSED: dict[bytes, Opener] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 DAMAGES = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
-JUNK = re.compile(  # what desktops and network drives leave behind, and a build that runs or was killed
+Reader = Callable[[], bytes]
+JUNK = re.compile(  # leftovers of desktops, network drives, and builds that run or were killed
     r"__macosx|\.ds_store|\._.*|\.appledouble|\.spotlight-v100|\.trashes|\.fseventsd|icon\r|thumbs\.db|ehthumbs\.db"
     r"|desktop\.ini|\$recycle\.bin|system volume information|@eadir|\.directory|\.ipynb_checkpoints|\.git"
-    r"|\..*\.partial",
+    r"|\.partial-.*|\..*\.partial",
     re.IGNORECASE,
 )
-
-
-def printable(text: str) -> str:
-    """A text without characters that steer a terminal: those are spelled, as `\\x1b`."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 class Source:
     """The files of one or more folders, zips, tars or plain files, as one list of names.
 
-    A folder's files are named after the folder, as in an archive of it. No member is ever written to disk: it is read
-    into memory by its name. A `Source` can be sent to another process, which opens the archives anew at
-    the first read.
+    A folder's files are named as in an archive of the folder. No member is ever written to disk: it is read into
+    memory by its name. A `Source` can be sent to another process, which reopens the archives at the first read.
 
     Args:
-        paths (`Iterable[str | Path]`): what the user named. A file of another kind counts as a source of one file.
+        paths (`Iterable[str | Path]`): given by the user. A file that is not an archive is a source of one file.
 
     Raises:
-        ValueError: for a path that does not exist, a member whose name leads out of the archive or is no text, a link,
-            a device, a member or an archive that unpacks to far more than its size, or the same name twice.
+        ValueError: for a path that does not exist, a member whose name leads out of the archive or is not text, a
+            link, a device, a member or an archive that unpacks to far more than its size, or a repeated name.
     """
 
     def __init__(self, paths: Iterable[str | Path]):
         self.paths = [Path(path) for path in paths]
         self.names = sorted(name for name in self._readers if not _is_junk(name))
-        self._spelled = {}
+        self._spelled: dict[str, str] = {}
         for name in self.names:
             twin = self._spelled.setdefault(plain_name(name), name)
             if twin != name:
-                raise ValueError(f"`sources` hold {name!r} and {twin!r}, which are one name on other systems.")
+                raise ValueError(f"`sources` hold {name!r} and {twin!r}, which are the same name on other systems.")
 
     def __getstate__(self):
         return {key: value for key, value in vars(self).items() if key != "_readers"}
 
     @cached_property
-    def _readers(self) -> dict:
-        readers = {}
+    def _readers(self) -> dict[str, Reader]:
+        readers: dict[str, Reader] = {}
         for path in self.paths:
             for name, reader in _readers(path).items():
                 if name in readers:
                     raise ValueError(f"`sources` hold the file {name!r} twice.")
                 if any(0xD800 <= ord(character) < 0xE000 for character in name):
-                    raise ValueError(f"`sources` hold the file {name!r}, whose name is no UTF-8: rename it.")
+                    raise ValueError(f"`sources` hold the file {name!r}, whose name is not UTF-8: rename it.")
                 readers[name] = reader
         return readers
 
@@ -77,7 +76,7 @@ class Source:
         return name in self._readers
 
     def spelled(self, name: str) -> str:
-        """The file that a name means, however a table spells it: Unicode composed or not, Windows' separators."""
+        """The file that a name in a table refers to, in any Unicode normalisation and with either separator."""
         return self._spelled.get(plain_name(name), name)
 
     def read(self, name: str) -> bytes:
@@ -87,13 +86,13 @@ class Source:
         except (*DAMAGES, OSError) as error:
             gone = [path.name for path in self.paths if not path.exists()]
             if gone:
-                raise ValueError(f"`sources` vanished while they were read: {', '.join(gone)}") from error
+                raise ValueError(f"`sources` disappeared while they were read: {', '.join(gone)}") from error
             if isinstance(error, OSError):
                 raise
             raise OSError(f"damaged or locked in its archive: {error}") from error
 
     def fingerprint(self) -> dict[str, str]:
-        """What was read: the SHA-256 of each file, and of each folder's list of names and sizes."""
+        """The SHA-256 of each source: of a file's bytes, or of a folder's names and sizes."""
         named = {path: f"{path.resolve().name}{', names and sizes' * path.is_dir()}" for path in self.paths}
         return {name: _sha256(path) for path, name in named.items()}
 
@@ -102,7 +101,7 @@ def _is_junk(name: str) -> bool:
     return any(map(JUNK.fullmatch, name.split("/")))
 
 
-def _readers(path: Path) -> dict:
+def _readers(path: Path) -> dict[str, Reader]:
     if path.is_dir():
         return _folder_readers(path)
     if not path.is_file():
@@ -113,13 +112,13 @@ def _readers(path: Path) -> dict:
         if zipfile.is_zipfile(path):
             return _zip_readers(path)
     except DAMAGES as error:
-        raise ValueError(f"{path.name} is no readable archive: {error}") from error
+        raise ValueError(f"{path.name} is not a readable archive: {error}") from error
     if path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"):
-        raise ValueError(f"{path.name} is no readable archive: truncated, or not downloaded in full?")
+        raise ValueError(f"{path.name} is not a readable archive: truncated, or not fully downloaded?")
     return {path.name: path.read_bytes}
 
 
-def _folder_readers(folder: Path) -> dict:
+def _folder_readers(folder: Path) -> dict[str, Reader]:
     folder = folder.resolve()
     paths = [path for path in folder.rglob("*") if not _is_junk(path.relative_to(folder).as_posix())]
     odd = [path for path in paths if path.is_symlink() or not (path.is_dir() or path.is_file())]
@@ -129,7 +128,7 @@ def _folder_readers(folder: Path) -> dict:
     return {path.relative_to(folder.parent).as_posix(): path.read_bytes for path in paths if path.is_file()}
 
 
-def _zip_readers(path: Path) -> dict:
+def _zip_readers(path: Path) -> dict[str, Reader]:
     archive = zipfile.ZipFile(path)
     members = [member for member in archive.infolist() if not member.is_dir()]
     for member in members:
@@ -139,25 +138,32 @@ def _zip_readers(path: Path) -> dict:
     return {member.filename: partial(archive.read, member) for member in members}
 
 
-def _tar_readers(path: Path) -> dict:
+def _tar_readers(path: Path) -> dict[str, Reader]:
     archive = _open_tar(path)
     members = [member for member in archive.getmembers() if not member.isdir()]
     for member in members:
         if not member.isfile():
             raise ValueError(f"{path.name} holds a link or a device, which is refused: {member.name!r}")
     _check(path, [(member.name, member.size) for member in members])
-    return {member.name.removeprefix("./"): lambda m=member: archive.extractfile(m).read() for member in members}
+    return {member.name.removeprefix("./"): partial(_read_member, archive, member) for member in members}
+
+
+def _read_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    if file is None:
+        raise tarfile.ReadError(f"{member.name!r} is not a file")
+    return file.read()
 
 
 def _open_tar(path: Path) -> tarfile.TarFile:
-    """A tar, opened; a compressed one is first unpacked to a nameless file, since each of its members would otherwise
-    be looked for from the archive's start."""
+    """An opened tar; a compressed one is first unpacked to an unnamed file, since reading a member would otherwise
+    start at the beginning of the archive each time."""
     with path.open("rb") as file:
         start = file.read(6)
     opener = next((opener for magic, opener in COMPRESSED.items() if start.startswith(magic)), None)
     if opener is None:
         return tarfile.open(path)  # noqa: SIM115 (stays open: its members are read on demand)
-    plain = tempfile.TemporaryFile()  # noqa: SIM115 (the archive that is returned reads it)
+    plain = tempfile.TemporaryFile()  # noqa: SIM115 (the returned archive reads it)
     with opener(path) as packed:
         while chunk := packed.read(2**20):
             plain.write(chunk)
@@ -168,13 +174,13 @@ def _open_tar(path: Path) -> tarfile.TarFile:
 
 
 def _check(path: Path, members: list[tuple[str, int]]):
-    """Refuse names that lead out of the archive or come twice, and sizes that no honest archive has."""
+    """Refuses names that lead out of the archive or occur twice, and sizes of decompression bombs."""
     sizes = dict(members)
     for name in sizes:
         if name.startswith("/") or ".." in name.split("/") or ":" in name.split("/")[0] or set(name) & set("\\\0"):
             raise ValueError(f"{path.name} holds a name that leads out of the archive, which is refused: {name!r}")
     if len(sizes) < len(members):
-        raise ValueError(f"{path.name} holds {len(members) - len(sizes)} files under a name that it holds already.")
+        raise ValueError(f"{path.name} holds {len(members) - len(sizes)} files with a name that occurs twice.")
     name, largest = max(members, key=lambda member: member[1], default=("", 0))
     total, packed = sum(sizes.values()), path.stat().st_size
     if largest > MAX_MEMBER_BYTES:

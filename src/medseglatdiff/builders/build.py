@@ -1,7 +1,7 @@
-"""What every builder shares: options, rows, the build from a source to a folder, and the push to the Hub.
+"""Shared by all builders: options, the build from a source to a folder, and the push to the Hub.
 
-The folder looks just like a data set's repository on the Hub: README.md and data/SPLIT-0000K-of-0000N.parquet with the
-images' bytes inside. So `load_dataset(folder)` and `load_dataset("ORG/NAME")` read the same thing.
+The folder has the layout of a data set's repository on the Hub: README.md and data/SPLIT-0000K-of-0000N.parquet with
+the images' bytes inside. So `load_dataset(folder)` and `load_dataset("ORG/NAME")` read the same rows.
 """
 
 import argparse
@@ -11,34 +11,23 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 from tqdm import tqdm
 
 from ..data.groups import SPLITS
-from .archives import Source, printable
+from ..data.names import printable
+from .archives import Source
 from .output_folder import new_folder
-from .picture_files import BadFile, Picture
+from .picture_files import BadFile, Row
 from .report import Report, contact_sheet
 from .shards import ShardWriter, write_card
 from .workers import outcomes
 
 __all__ = ["SPLITS", "Row", "build", "new_folder", "parser", "positive", "provenance", "push", "split_of"]
-NO_PART_OF_THE_DATA = ("builder", "sources", "out", "overwrite", "num_workers", "push_to_hub")  # options
-
-
-@dataclass
-class Row:
-    """One row by the data contract; `dropped` names the reason why it is left out of the data set, if it is."""
-
-    image: Picture
-    masks: list[Picture]
-    image_id: str
-    group_id: str
-    split: str
-    dropped: str = ""
+NOT_IN_THE_COMMAND = ("builder", "sources", "out", "overwrite", "num_workers", "push_to_hub")  # options
 
 
 def split_of(group_id: str) -> str:
@@ -48,9 +37,9 @@ def split_of(group_id: str) -> str:
 
 
 def provenance(args: argparse.Namespace, source: Source | None = None, **facts: str) -> dict[str, str]:
-    """What a data set was built from, for report and card: command with all options, versions, SHA-256 of sources.
+    """The origin of a data set, for report and card: command with all options, versions, SHA-256 of sources.
 
-    With `--anonymous-ids` sources are numbered, since their names may be those of patients.
+    With `--anonymous-ids` sources are numbered, since their names may contain patients' names.
     """
     packages = ("medseglatdiff", "datasets", "numpy", "pillow")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
@@ -62,13 +51,13 @@ def provenance(args: argparse.Namespace, source: Source | None = None, **facts: 
 
 
 def _command(args: argparse.Namespace) -> str:
-    # names alone: no paths of somebody's disk
+    # names only: paths are private
     sources = [printable(Path(path).resolve().name) for path in vars(args).get("sources", ())]
     if args.anonymous_ids:
         sources = ["SOURCE"] * bool(sources)
     words = ["medseglatdiff", "dataset", args.builder, *sources, "--out", printable(args.out.resolve().name)]
     for key, value in vars(args).items():
-        if key in NO_PART_OF_THE_DATA or value is None or value is False:
+        if key in NOT_IN_THE_COMMAND or value is None or value is False:
             continue
         words.append(f"--{key.replace('_', '-')}")
         if value is not True:
@@ -92,7 +81,7 @@ def positive(text: str) -> int:
 
 
 def parser(description: str, builder: str) -> argparse.ArgumentParser:
-    """The options that every builder has; `builder` is its name on the command line."""
+    """The options shared by all builders; `builder` is the name on the command line."""
     options = argparse.ArgumentParser(
         prog=f"medseglatdiff dataset {builder}",
         description=description,
@@ -104,12 +93,12 @@ def parser(description: str, builder: str) -> argparse.ArgumentParser:
         "--overwrite", action="store_true", help="replace the data set that --out holds (default: no)"
     )
     options.add_argument(
-        "--skip-bad", action="store_true", help="leave out files that cannot be used, and count them (default: no)"
+        "--skip-bad", action="store_true", help="leave out unusable files, and count them (default: no)"
     )
     options.add_argument(
         "--anonymous-ids",
         action="store_true",
-        help="number images and groups in place of the names of their files; which is which is not kept (default: no)",
+        help="replace names of images and groups by numbers; the mapping is not kept (default: no)",
     )
     options.add_argument(
         "--num-workers", type=positive, default=1, metavar="N", help="processes that read files (default: %(default)s)"
@@ -131,33 +120,34 @@ def build(
     warnings: Sequence[str] = (),
     ways_to_fill: str = "",
 ) -> Path:
-    """Turn jobs into rows, and rows into the folder `args.out`, whole or not at all.
+    """Turns jobs into rows, and rows into the folder `args.out`, whole or not at all.
 
     Args:
         args (`argparse.Namespace`): the options of `parser`.
-        template (`str`): the card's template, the name of a file beside this one.
+        template (`str`): the card's template, a file beside this one.
         jobs (`Iterable`): one per image or series, in the order of the rows; each may be sent to another process.
         make_rows (`Callable`): turns a job into rows; raises `BadFile` for one that cannot be used.
-        built_from (`dict[str, str]`): what `provenance` says.
-        strays (`Iterable[str] | Mapping[str, str]`, *optional*): files that cannot be used, with the reason where it
-            is another than that they belong to no job.
+        built_from (`dict[str, str]`): from `provenance`.
+        strays (`Iterable[str] | Mapping[str, str]`, *optional*): unusable files, with the reason if it is another
+            than that they belong to no job.
         groups_may_cross (`bool`, *optional*, defaults to `False`): allow a group in two splits.
         warnings (`Sequence[str]`, *optional*): sentences for the report, the card and the terminal.
-        ways_to_fill (`str`, *optional*): what helps against an empty split. With it, an empty split is an error where
-            there are images enough, three; without it a warning.
+        ways_to_fill (`str`, *optional*): advice against an empty split. If given, an empty split of a data set with
+            three images or more is an error, else a warning.
 
     Raises:
-        ValueError: naming every bad file, and every image whose id another one has, unless `args.skip_bad`; if no row
-            is left, a group is in two splits, or a split is empty that must not be.
+        ValueError: naming every bad file and every repeated image id, unless `args.skip_bad`; if no row is left, a
+            group is in two splits, or a split is empty that must not be.
         FileExistsError: if `args.out` exists and is not to be overwritten.
-        OSError: if the disk is full, or a worker ended before its work did.
+        OSError: if the disk is full, or a worker ended too early.
     """
     report = Report(built_from, warnings, args.anonymous_ids)
     for name in strays:
         report.skip(name, strays[name] if isinstance(strays, Mapping) else "belongs to no image: misnamed?")
     with new_folder(args.out, args.overwrite) as folder, ShardWriter(folder / "data") as shards:
         # 1. rows
-        seen, rename = set(), Renaming() if args.anonymous_ids else None
+        rename = Renaming() if args.anonymous_ids else None
+        seen: set[str] = set()
         total = operator.length_hint(jobs) or None
         with closing(outcomes(jobs, make_rows, args.num_workers)) as results:
             for outcome in tqdm(results, total=total, desc=printable(args.out.name)):
@@ -166,7 +156,7 @@ def build(
                     continue
                 for row in outcome:
                     if row.image_id in seen:
-                        report.skip(row.image_id, "a second image of this id")
+                        report.skip(row.image_id, "a second image with this id")
                         continue
                     seen.add(row.image_id)
                     row = rename(row) if rename else row
@@ -180,11 +170,13 @@ def build(
         if not shards.num_rows:
             raise ValueError(f"`sources` must hold at least one usable image, but hold none.\n{report.bad_files()}")
         if report.crossing_groups() and not groups_may_cross:
-            raise ValueError(f"a group must lie in one split, but these cross: {report.crossing_groups()[:10]}")
+            raise ValueError(
+                f"a group must lie in one split, but these lie in several: {report.crossing_groups()[:10]}"
+            )
         empty = [split for split in SPLITS if split not in report.sizes]
         if ways_to_fill and empty and shards.num_rows >= len(SPLITS):
-            raise ValueError(f"no image was dealt to {' and '.join(empty)}: {ways_to_fill}")
-        # 3. what tells about them
+            raise ValueError(f"no image was assigned to {' and '.join(empty)}: {ways_to_fill}")
+        # 3. report and card
         shards.close()
         report.save(folder / "report.json")
         contact_sheet(report.examples).save(folder / "contact_sheet.png")
@@ -197,10 +189,11 @@ def build(
 
 
 class Renaming:
-    """Numbers images and groups in the order in which they come."""
+    """Numbers images and groups in their order."""
 
     def __init__(self):
-        self._groups, self._images = {}, 0
+        self._groups: dict[str, str] = {}
+        self._images = 0
 
     def __call__(self, row: Row) -> Row:
         self._images += 1
@@ -209,7 +202,7 @@ class Renaming:
 
 
 def push(folder: Path, repo_id: str):
-    """Upload a built folder as a data set of the Hub, card and data in one commit, as `publish --dataset` does."""
+    """Uploads a built folder as a data set to the Hub, card and data in one commit, as `publish --dataset` does."""
     from ..hub.publish import publish
 
     publish(folder, repo_id, repo_type="dataset", commit_message="Build with medseglatdiff")

@@ -12,8 +12,10 @@ from .build import Row, build, parser, provenance
 from .picture_files import read_mask, read_picture
 
 IMAGE = re.compile(r"(?P<folder>(?:.*/)?)Original/(?P<frame>\d+)\.(?P<kind>png|tiff?)")
-LAST_FRAMES = (25, 50, 67, 78, 103, 126, 151, 177, 199, 205, 227, 252, 277, 297, 317)
-LAST_FRAMES += (342, 363, 383, 408, 428, 447, 466, 478, 503, 528, 546, 571, 591, 612)
+LAST_FRAMES = (
+    *(25, 50, 67, 78, 103, 126, 151, 177, 199, 205, 227, 252, 277, 297, 317),
+    *(342, 363, 383, 408, 428, 447, 466, 478, 503, 528, 546, 571, 591, 612),
+)
 VALIDATION, TEST = (5, 13, 20), (2, 9, 14, 17, 25)  # sequences
 
 
@@ -25,13 +27,13 @@ def sequence_of(frame: int) -> int:
 
 
 def split_by_sequence(frames: list[int]) -> dict[int, str]:
-    """The split of each frame: whole sequences, so that no near copy crosses."""
+    """The split of each frame by whole sequences, so that no near copies lie in two splits."""
     names = {**dict.fromkeys(VALIDATION, "validation"), **dict.fromkeys(TEST, "test")}
     return {frame: names.get(sequence_of(frame), "train") for frame in frames}
 
 
 def split_by_frame(frames: list[int]) -> dict[int, str]:
-    """The random 80/10/10 of the literature: it leaks near copies, and is for comparison only."""
+    """The random 80/10/10 split of the literature; it leaks near copies: for comparison only."""
     order = np.random.RandomState(42).permutation(len(frames))
     train, validation = int(0.8 * len(frames)), int(0.9 * len(frames))
     names = ["train"] * train + ["validation"] * (validation - train) + ["test"] * (len(frames) - validation)
@@ -39,7 +41,7 @@ def split_by_frame(frames: list[int]) -> dict[int, str]:
 
 
 def cvc_jobs(source: Source, split: str) -> list[tuple[str, str, int, str]]:
-    """`(image's name, mask's name, frame, split)` of each frame; PNG where the source holds both layouts."""
+    """`(image's name, mask's name, frame, split)` of each frame; PNG if the source holds both layouts."""
     matches = [match for name in source.names if (match := IMAGE.fullmatch(name))]
     kind = "png" if any(match["kind"] == "png" for match in matches) else "tif"
     matches = [match for match in matches if match["kind"].startswith(kind)]
@@ -63,20 +65,21 @@ def cvc_rows(source: Source, job: tuple[str, str, int, str]) -> list[Row]:
 
 
 def main(argv: list[str] | None = None) -> Path:
-    """Build the data set from the command line's arguments."""
+    """Builds the data set from command-line arguments."""
     options = parser(__doc__, "cvc-clinicdb")
     options.add_argument("sources", nargs="+", help="the archive or its folder")
     options.add_argument(
         "--split",
         choices=("sequences", "frames"),
         default="sequences",
-        help="what is dealt out; frames, as much of the literature does, puts near copies of training images into "
+        help="the unit of the split; frames, common in the literature, puts near copies of training images into "
         "test: for comparison only (default: %(default)s)",
     )
     args = options.parse_args(argv)
     source = Source(args.sources)
     jobs = cvc_jobs(source, args.split)
-    used, folders = {name for job in jobs for name in job[:2]}, {Path(job[i]).parent for job in jobs for i in (0, 1)}
+    used = {name for job in jobs for name in job[:2]}
+    folders = {Path(name).parent for name in used}
     strays = [name for name in source.names if Path(name).parent in folders and name not in used]
     leaks, rows = args.split == "frames", partial(cvc_rows, source)
     return build(args, "card_cvc_clinicdb.md", jobs, rows, provenance(args, source), strays, groups_may_cross=leaks)

@@ -1,23 +1,22 @@
 """Your own images with the masks of one or more raters.
 
-What is read, in folders or archives:
-  images/X.png and masks/X.png; several raters' in masks-1/, masks-2/ or masks-anna/, masks-bob/, or as
-  masks/X_anna.png, masks/X_bob.png; a single one's as masks/X_mask.png or masks/X_segmentation.png too; or
-  metadata.jsonl (.csv, .tsv, .parquet) with `file_name`, `mask_file_names` and, if you like, `image_id`, `group_id`
+Layouts, in folders or archives:
+  images/X.png and masks/X.png; with several raters masks-1/, masks-2/ or masks-anna/, masks-bob/, or
+  masks/X_anna.png, masks/X_bob.png; with a single rater also masks/X_mask.png or masks/X_segmentation.png; or
+  metadata.jsonl (.csv, .tsv, .parquet) with `file_name`, `mask_file_names` and, optionally, `image_id`, `group_id`
   and `split`.
-Images may be grey, RGB, 16-bit grey or DICOM (as its window shows it, in 8 bits); their metadata is left out.
+Images may be grey, RGB, 16-bit grey or DICOM (windowed, in 8 bits); their metadata is removed.
 
-Groups are what must not cross splits: patients, sequences, lesions. They are taken from a table's `group_id`, else
-from subfolders (images/patient1/ and masks/patient1/, or patient1/images/ and patient1/masks/), else from names that
-begin alike up to a number (patient03_slice12); else each image is a group. The options below decide otherwise.
+Groups (patients, sequences, lesions) must not cross splits. They are taken from a table's `group_id`, else from
+subfolders (images/patient1/ and masks/patient1/, or patient1/images/ and patient1/masks/), else from names that begin
+alike up to a number (patient03_slice12); else each image is a group. The options below override this.
 
 Splits are taken from folders named train, validation and test (any case; training, val, test_set, ...), a column
-`split` of metadata.csv or splits.csv, or lists train.txt, val.txt and test.txt; else groups are dealt out by their
+`split` of metadata.csv or splits.csv, or lists train.txt, val.txt and test.txt; else groups are assigned by their
 hash: 70 % train, 10 % validation, 20 % test.
 
-Masks are taken as they are where they say plainly what is drawn: 0 and one other grey, black and one other colour,
-one colour on transparent pixels, black and white as JPEG. What may mean several things is refused by a sentence that
-names the option which decides.
+Masks are used as they are if they are unambiguous: 0 and one other grey, black and one other colour, one colour on
+transparent pixels, black and white as JPEG. Ambiguous masks are refused with the option that resolves them.
 """
 
 import argparse
@@ -37,23 +36,24 @@ from .folder_tables import metadata_entries, with_tables
 from .mask_files import MaskRule, read_mask_by_rule
 from .picture_files import BadFile, Picture, picture, read_picture
 
-STORED = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "PA": "RGB", "RGB": "RGB", "RGBA": "RGB"}  # mode by a file's mode
+# mode of a file -> mode as stored
+STORED = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "PA": "RGB", "RGB": "RGB", "RGBA": "RGB"}
 
 
 def folder_rows(source: Source, rule: MaskRule, entry: Entry) -> list[Row]:
     """The one row of an image."""
     if not entry.masks:
         raise BadFile(entry.image, "has no mask")
-    image = (_read_dicom if _is_dicom(source, entry.image) else _read_own_image)(source, entry.image)
+    image = (_read_dicom if _is_dicom(source, entry.image) else _read_image)(source, entry.image)
     masks = [read_mask_by_rule(source, name, image.pixels.shape[:2], rule) for name in entry.masks]
     return [Row(image, masks, entry.image_id, entry.group, entry.split)]
 
 
-def _read_own_image(source: Source, name: str) -> Picture:
-    """Its bytes, without metadata, if it is a grey, 16-bit grey or RGB PNG or JPEG, else the same pixels as PNG."""
+def _read_image(source: Source, name: str) -> Picture:
+    """The file without metadata if it is a grey, 16-bit grey or RGB PNG or JPEG, else the same pixels as PNG."""
     original = read_picture(source, name)
     with PIL.Image.open(io.BytesIO(original.data)) as image:
-        if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+        if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
             raise BadFile(name, "has transparent pixels: flatten it onto a background first")
         if image.mode.startswith("I;16"):
             return original if image.format == "PNG" else picture(original.pixels.astype(np.uint16), original.removed)
@@ -104,14 +104,14 @@ def _options() -> argparse.ArgumentParser:
     groups.add_argument(
         "--group-from",
         choices=("folder", "name", "image"),
-        help="take as the group: the topmost subfolder, the beginning of the file name, or each image on its own "
+        help="the group is the topmost subfolder, the beginning of the file name, or each image by itself "
         "(default: as described above)",
     )
     groups.add_argument(
         "--group-pattern",
         type=_pattern,
         metavar="REGEX",
-        help="what the part in parentheses matches in SUBFOLDER/NAME, without suffix, is the group, such as "
+        help="the group is what the parentheses match in SUBFOLDER/NAME without suffix, such as "
         "'^(patient\\d+)_' (default: none)",
     )
     groups.add_argument(
@@ -125,8 +125,8 @@ def _options() -> argparse.ArgumentParser:
         type=float,
         nargs=3,
         metavar=("TRAIN", "VALIDATION", "TEST"),
-        help="deal groups out in these shares, at least one group each, in the order of their hashes "
-        "(default: each group by its own hash, .7 .1 .2 on average)",
+        help="shares of the groups in each split, at least one group each, in the order of their hashes "
+        "(default: each group by its hash, .7 .1 .2 on average)",
     )
     masks = options.add_argument_group("masks")
     kinds = masks.add_mutually_exclusive_group()
@@ -139,19 +139,19 @@ def _options() -> argparse.ArgumentParser:
         "--threshold",
         type=float,
         metavar="GREY",
-        help="greys above this are foreground, in the units of the files (default: none, unclear greys are refused)",
+        help="greys above this are foreground, in the units of the files (default: none, ambiguous greys are refused)",
     )
     kinds.add_argument(
         "--instances",
         action="store_true",
-        help="every number above 0, and every colour but black, is foreground (default: no, they are refused)",
+        help="every number above 0 and every colour but black is foreground (default: no, they are refused)",
     )
     masks.add_argument("--invert", action="store_true", help="the lesion is dark, the rest bright (default: no)")
     return options
 
 
 def _entries(source: Source) -> tuple[list[Entry], list[str], dict[str, str]]:
-    """The images with their masks, the raters' names, and files that cannot be used with the reason why."""
+    """The images with their masks, the raters' names, and unusable files with the reason."""
     entries, raters, bad = parallel_entries(source)
     metadata = metadata_entries(source, bool(entries or bad))
     entries, raters, bad = (metadata, [], {}) if metadata else (entries, raters, bad)
@@ -170,8 +170,16 @@ def _entries(source: Source) -> tuple[list[Entry], list[str], dict[str, str]]:
     return entries, raters, bad
 
 
+def _named(raters: list[str], tables: list[str], args: argparse.Namespace) -> dict[str, str]:
+    """The names of raters and of tables for the report; with `--anonymous-ids` their numbers."""
+    found = {"raters": raters, "tables": [name.rpartition("/")[2] for name in tables]}
+    return {
+        kind: str(len(names)) if args.anonymous_ids else ", ".join(names) for kind, names in found.items() if names
+    }
+
+
 def main(argv: list[str] | None = None) -> Path:
-    """Build the data set from the command line's arguments."""
+    """Builds the data set from command-line arguments."""
     options = _options()
     args = options.parse_args(argv)
     if args.fractions and not (min(args.fractions) >= 0 and abs(sum(args.fractions) - 1) < 1e-6):
@@ -187,16 +195,13 @@ def main(argv: list[str] | None = None) -> Path:
     entries, tables = with_tables(entries, source)
     given = any(entry.split for entry in entries)
     entries, groups, doubts = with_groups(entries, args)
-    entries, splits, dealt = with_splits(entries, args)
-    warnings = [*doubts, *dealt]
+    entries, splits, assigned = with_splits(entries, args)
+    warnings = [*doubts, *assigned]
     if unused:
-        warnings.append(f"{len(unused)} pictures are part of no row, such as {shown(unused[0], args)}.")
+        warnings.append(f"{len(unused)} pictures belong to no row, such as {shown(unused[0], args)}.")
     # 3. the data set
     taken = {"groups": f"{groups} ({len({entry.group for entry in entries})} of {len(entries)} images)"}
-    taken["splits"] = splits
-    for kind, names in {"raters": raters, "tables": [name.rpartition("/")[2] for name in tables]}.items():
-        if names:
-            taken[kind] = str(len(names)) if args.anonymous_ids else ", ".join(names)
+    taken |= {"splits": splits, **_named(raters, tables, args)}
     rule = MaskRule(args.num_classes, args.threshold, args.instances, args.invert)
     built_from = provenance(args, source, **taken)
     rows = partial(folder_rows, source, rule)

@@ -1,4 +1,4 @@
-"""Which group and which split each image of a folder belongs to, and the sentences that say so."""
+"""The group and the split of each image of a folder, and how they were chosen."""
 
 import argparse
 import hashlib
@@ -11,14 +11,14 @@ from .build import split_of
 from .folder_layout import Entry
 from .folder_tables import groups_of_file
 
-WAYS = "--group-from, --group-pattern, --groups FILE.csv or `group_id` in a metadata table name the group"
+WAYS = "--group-from, --group-pattern, --groups FILE.csv or `group_id` in a metadata table set the group"
 
 
 def with_groups(entries: list[Entry], args: argparse.Namespace) -> tuple[list[Entry], str, list[str]]:
-    """The entries with a group each, what was taken for it, and warnings.
+    """The entries with their groups, a description of what served as the group, and warnings.
 
     Raises:
-        ValueError: if an option names no group for an image, or subfolders may be patients or classes.
+        ValueError: if an option gives no group for an image, or subfolders may be patients or classes.
     """
     if args.groups:
         return _filled(entries, groups_of_file(args.groups, entries)), "the table of --groups", []
@@ -31,34 +31,35 @@ def with_groups(entries: list[Entry], args: argparse.Namespace) -> tuple[list[En
             lonely = entries[groups.index("")].image
             raise ValueError(f"`--group-from folder` needs every image in a subfolder, but {lonely!r} lies in none.")
         return _filled(entries, groups), "subfolders", []
-    unnamed = [entry for entry in entries if entry.group is None or args.group_from]
+    unnamed = [entry for entry in entries if not entry.group or args.group_from]
     if not unnamed:
         return entries, "`group_id` of the metadata", []
     names = [entry.name for entry in unnamed]
-    groups, taken = [None] * len(names), "each image on its own"
+    guessed: list[str | None] = [None] * len(names)
+    taken = "each image on its own"
     if args.group_from != "image":
         by_name = args.group_from == "name"
-        groups, taken = guess_groups([name.rpartition("/")[2] for name in names] if by_name else names)
-        if by_name and not any(groups):
-            raise ValueError("`--group-from name` needs names that share beginnings, as `patient03_slice12` does.")
-    warnings = [] if any(groups) else _doubts(names, args)
-    ids = iter(group or entry.image_id for group, entry in zip(groups, unnamed, strict=True))
+        guessed, taken = guess_groups([name.rpartition("/")[2] for name in names] if by_name else names)
+        if by_name and not any(guessed):
+            raise ValueError("`--group-from name` needs names that begin alike, such as `patient03_slice12`.")
+    warnings = [] if any(guessed) else _doubts(names, args)
+    ids = iter(group or entry.image_id for group, entry in zip(guessed, unnamed, strict=True))
     taken = taken if len(unnamed) == len(entries) else f"`group_id` of the metadata, and where it is missing {taken}"
-    named = [replace(entry, group=next(ids)) if entry.group is None or args.group_from else entry for entry in entries]
+    named = [replace(entry, group=next(ids)) if not entry.group or args.group_from else entry for entry in entries]
     return named, taken, warnings
 
 
 def shown(name: str, args: argparse.Namespace) -> str:
-    """A name as an example in a warning, which is published with the data."""
+    """A name as it may appear in a warning, since warnings are published with the data."""
     return "(name left out)" if args.anonymous_ids else repr(name)
 
 
 def _doubts(names: list[str], args: argparse.Namespace) -> list[str]:
-    """What speaks against each image being a group of its own."""
+    """Reasons to doubt that each image is a separate group."""
     if looks_like_one_sequence(names):
         return [
-            f"all file names begin as {shown(names[0], args)} does, so they may show one patient or sequence, but "
-            f"each image is a group of its own, and neighbours lie in different splits: {WAYS}."
+            f"all file names begin like {shown(names[0], args)}, so they may show one patient or sequence, but "
+            f"each image is a separate group, and neighbours may lie in different splits: {WAYS}."
         ]
     try:
         alike = list(filter(None, guess_groups(names)[0]))
@@ -69,14 +70,16 @@ def _doubts(names: list[str], args: argparse.Namespace) -> list[str]:
     group, count = Counter(alike).most_common(1)[0]
     return [
         f"file names look like patients or sequences ({count} begin with {shown(group, args)}), but each image is a "
-        f"group of its own, as --group-from image says: one patient may lie in several splits. {WAYS}."
+        f"separate group because of --group-from image: one patient may lie in several splits. {WAYS}."
     ]
 
 
 def _by_pattern(pattern: re.Pattern, entry: Entry) -> str:
     found = pattern.search(entry.name)
     if not found or not found[1]:
-        raise ValueError(f"`--group-pattern` {pattern.pattern!r} must match every name, but not {entry.name!r}.")
+        raise ValueError(
+            f"`--group-pattern` {pattern.pattern!r} must match every name, but does not match {entry.name!r}."
+        )
     return found[1]
 
 
@@ -85,29 +88,31 @@ def _filled(entries: list[Entry], groups: list[str]) -> list[Entry]:
 
 
 def with_splits(entries: list[Entry], args: argparse.Namespace) -> tuple[list[Entry], str, list[str]]:
-    """The entries with a split each, what was taken for it, and warnings.
+    """The entries with their splits, a description of how they were chosen, and warnings.
 
     Raises:
-        ValueError: if a group lies in several splits, or `args.fractions` meets splits that are given.
+        ValueError: if a group lies in several splits, or `args.fractions` is set although splits are given.
     """
     given = [entry for entry in entries if entry.split]
     if given and args.fractions:
-        raise ValueError("`--fractions` must be left out where folders or tables name the splits, as they do here.")
-    dealt = {entry.group for entry in entries if not entry.split}
-    splits = _shares(dealt, args.fractions) if args.fractions else {group: split_of(group) for group in dealt}
+        raise ValueError("`--fractions` must be left out if folders or tables name the splits, as they do here.")
+    unassigned = {entry.group for entry in entries if not entry.split}
+    splits = (
+        _shares(unassigned, args.fractions) if args.fractions else {group: split_of(group) for group in unassigned}
+    )
     entries = [entry if entry.split else replace(entry, split=splits[entry.group]) for entry in entries]
     _refuse_crossing(entries)
-    if not dealt:
+    if not unassigned:
         return entries, "as folders or tables name it", []
     taken = "by --fractions over groups in the order of their hashes" if args.fractions else "by the hash of the group"
     if not given:
         return entries, taken, []
     count = len(entries) - len(given)
-    return entries, f"as tables name it, else {taken}", [f"{count} images without a split were dealt out {taken}."]
+    return entries, f"as tables name it, else {taken}", [f"{count} images without a split were assigned {taken}."]
 
 
 def _shares(groups: set[str], fractions: list[float]) -> dict[str, str]:
-    """Exact shares of the groups, at least one for each split that has a fraction; the order is that of hashes."""
+    """The split of each group by exact shares in the order of hashes, at least one group for each share above 0."""
     order = sorted(groups, key=lambda group: (hashlib.sha256(group.encode()).hexdigest(), group))
     wanted = sum(fraction > 0 for fraction in fractions)
     if len(order) < wanted:
@@ -122,23 +127,23 @@ def _shares(groups: set[str], fractions: list[float]) -> dict[str, str]:
 
 
 def _refuse_crossing(entries: list[Entry]):
-    where = defaultdict(set)
+    where: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         where[entry.group].add(entry.split)
     crossing = sorted(group for group, splits in where.items() if len(splits) > 1)
     if crossing:
         raise ValueError(
-            f"a group must lie in one split, but {len(crossing)} cross, such as {crossing[0]!r} in "
-            f"{' and '.join(sorted(where[crossing[0]]))}. {WAYS}; --group-from image makes each image one."
+            f"a group must lie in one split, but {len(crossing)} lie in several, such as {crossing[0]!r} in "
+            f"{' and '.join(sorted(where[crossing[0]]))}. {WAYS}; --group-from image makes each image a group."
         )
 
 
 def ways_to_fill_splits(entries: list[Entry], args: argparse.Namespace) -> str:
-    """What helps where no image was dealt to a split; nothing where the user named splits or shares."""
+    """Advice if a split is empty; none if the user gave shares."""
     if args.fractions:
         return ""
     return (
         f"{len({entry.group for entry in entries})} groups are too few for a hash to fill all splits. "
-        "--fractions .6 .2 .2 deals them out in these shares; folders named train, validation and test or a column "
-        f"`split` in a metadata.csv name them; {WAYS}."
+        "--fractions .6 .2 .2 sets exact shares; folders named train, validation and test or a column `split` in a "
+        f"metadata.csv set the splits; {WAYS}."
     )

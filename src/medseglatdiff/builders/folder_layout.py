@@ -7,18 +7,23 @@ from pathlib import PurePosixPath
 
 import PIL.Image
 
-from ..data.groups import FILLERS, SPLIT_OF_WORD, name_words, plain_name, split_in_name
+from ..data.groups import FILLERS, SPLIT_OF_WORD, name_words, plain_name, split_in_name, word_set
 from .archives import Source
 
 IMAGE_FOLDERS, MASK_FOLDERS = ("images", "image"), ("masks", "mask")
-DOCUMENTS = """.txt .csv .tsv .json .jsonl .parquet .xml .md .rst .pdf .html .htm .yaml .yml .log .doc .docx .xls .xlsx
+DOCUMENTS = word_set(
+    """.txt .csv .tsv .json .jsonl .parquet .xml .md .rst .pdf .html .htm .yaml .yml .log .doc .docx .xls .xlsx
     .ods .rtf .py .ipynb .zip .sh"""
-MASK_WORDS = "mask masks segmentation seg label labels gt ground truth groundtruth annotation annotations manual"
-NOT_A_RATER = """left right lesion lesions tumor tumour nodule polyp lung liver organ background foreground edge edges
+)
+MASK_WORDS = word_set(
+    "mask masks segmentation seg label labels gt ground truth groundtruth annotation annotations manual"
+)
+NOT_A_RATER = word_set(
+    """left right lesion lesions tumor tumour nodule polyp lung liver organ background foreground edge edges
     boundary contour outline overlay preview vis visual color colour heatmap prob probability pred prediction predicted
     auto consensus majority mean average staple fused final old backup copy orig original raw instance instances edema
     core necrosis cup disc class"""
-DOCUMENTS, MASK_WORDS, NOT_A_RATER = (frozenset(text.split()) for text in (DOCUMENTS, MASK_WORDS, NOT_A_RATER))
+)
 READER = re.compile(r"(rater|reader|annotator|expert|observer|doctor|physician|radiologist|r)[_\-. ]?\d+", re.I)
 SUFFIX = re.compile(r"\.(?=[^.]*[a-z])[^./ ]{1,8}$", re.I)  # with a letter: ".5" may end a DICOM file's UID
 WAYS = (
@@ -30,28 +35,28 @@ SEPARATOR = re.compile(r"[_\-. ]+")
 
 @dataclass(frozen=True)
 class Entry:
-    """An image, its masks in the order of their raters, and what is known of it.
+    """An image, its masks in the order of their raters, and what is known about it.
 
     Args:
         image (`str`): the file.
         masks (`tuple[str, ...]`): the files.
         name (`str`): with subfolders, without suffix, without the folders that name a split or a kind of file.
         image_id (`str`): unique.
-        split (`str`, *optional*): where folders or tables name it.
-        group (`str`, *optional*): where a table names it.
+        split (`str`, *optional*): where folders or tables name it; empty elsewhere.
+        group (`str`, *optional*): where a table names it; empty elsewhere.
     """
 
     image: str
     masks: tuple[str, ...]
     name: str
     image_id: str
-    split: str | None = None
-    group: str | None = None
+    split: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)
 class Place:
-    """What the name of a file in parallel folders says; an image and its masks have the same folders and stem."""
+    """The parts of a path in parallel folders; an image and its masks have the same folders and stem."""
 
     file: str
     kind: str  # "image" or "mask"
@@ -59,7 +64,7 @@ class Place:
     below: tuple[str, ...]
     stem: str
     split: str | None
-    rater: str | None  # "" where none is named, `None` where it is not plain
+    rater: str | None  # "" if none is named, `None` if it is ambiguous
 
     @property
     def key(self) -> tuple:
@@ -82,32 +87,36 @@ def parallel_entries(source: Source) -> tuple[list[Entry], list[str], dict[str, 
     """The images below images/ with their masks below masks/ or masks-RATER/.
 
     Returns:
-        the entries, the raters' names, and files that cannot be used with the reason why.
+        the entries, the raters' names, and unusable files with the reason.
 
     Raises:
         ValueError: for a folder that looks like a split, but does not say which.
     """
     places = [place for name in source.names if (place := _place(source, name))]
     images = [place for place in places if place.kind == "image"]
-    keys, bad, unclear, masks = {image.key for image in images}, {}, {}, {}
-    # 1. whose mask is which
+    keys = {image.key for image in images}
+    bad: dict[str, str] = {}
+    unclear: dict[tuple, str] = {}
+    masks: dict[tuple, dict[str, str]] = {}
+    # 1. the masks of each image
     for mask in (place for place in places if place.kind == "mask"):
         mask = mask if mask.key in keys else _with_rater_in_file_name(mask, keys)
         of_image = masks.setdefault(mask.key, {})
         if mask.key not in keys:
             bad[mask.file] = "belongs to no image: misnamed?"
         elif mask.rater is None:
-            unclear[mask.key] = f"{mask.file} may be a rater's, or show one of several structures: {WAYS}"
+            unclear[mask.key] = f"{mask.file} may be a rater's, or one of several structures: {WAYS}"
         elif mask.rater in of_image:
             unclear[mask.key] = f"{mask.file} is a second mask by one rater beside {of_image[mask.rater]}"
-        of_image[mask.rater] = mask.file
-    # 2. the images whose masks are plain
+        if mask.rater is not None:
+            of_image[mask.rater] = mask.file
+    # 2. the images with unambiguous masks
     shared = len(os.path.commonprefix([image.above for image in images]))
     entries = []
     for image in images:
         of_image = masks.get(image.key, {})
         if "" in of_image and len(of_image) > 1:
-            unclear.setdefault(image.key, f"{of_image['']} is no rater's by its name, but others are: {WAYS}")
+            unclear.setdefault(image.key, f"{of_image['']} names no rater, but other masks do: {WAYS}")
         if image.key in unclear:
             bad[image.file] = unclear[image.key]
         else:
@@ -121,23 +130,25 @@ def _entry(image: Place, masks: dict[str, str], shared: int) -> Entry:
     name = "/".join((*image.above[shared:], *image.below, image.stem))
     folder = PurePosixPath(image.file).parts
     expected = ("/".join((*folder[: _kind_at(folder[:-1])], "masks", *image.below, f"{image.stem}.png")),)
-    return Entry(image.file, files or expected, name, f"{image.split}/{name}" if image.split else name, image.split)
+    split = image.split or ""
+    return Entry(image.file, files or expected, name, f"{split}/{name}" if split else name, split)
 
 
 def _place(source: Source, file: str) -> Place | None:
-    """What a file's name says; `None` for documents and files that lie in neither kind of folder."""
+    """The parts of a path; `None` for documents and files outside folders of images and masks."""
     *folders, name = PurePosixPath(plain_name(file)).parts
     at = _kind_at(folders)
-    if at is None or PurePosixPath(name).suffix.lower() in DOCUMENTS:
+    kind = kind_of_folder(folders[at]) if at is not None else None
+    if at is None or kind is None or PurePosixPath(name).suffix.lower() in DOCUMENTS:
         return None
     splits = [split_of_folder(folder, source, index) for index, folder in enumerate(folders)]
-    named = set(splits) - {None}
+    named = {split for split in splits if split}
     if len(named) > 1:
         raise ValueError(f"{file!r} lies in folders of several splits: {', '.join(sorted(named))}.")
     plain = [folder if split is None else None for folder, split in zip(folders, splits, strict=True)]
     above, below = (tuple(folder for folder in part if folder) for part in (plain[:at], plain[at + 1 :]))
     rater = _rater_of_folder(folders[at])
-    return Place(file, kind_of_folder(folders[at]), above, below, stem_of(file), named.pop() if named else None, rater)
+    return Place(file, kind, above, below, stem_of(file), named.pop() if named else None, rater)
 
 
 def _kind_at(folders) -> int | None:
@@ -145,7 +156,7 @@ def _kind_at(folders) -> int | None:
 
 
 def kind_of_folder(folder: str) -> str | None:
-    """ "image" or "mask" where a folder's name says so: `Images`, `train_images`, `masks-anna`."""
+    """ "image" or "mask" by a folder's name, such as `Images`, `train_images` or `masks-anna`."""
     words = name_words(folder)
     rest = [word for word in words if word not in SPLIT_OF_WORD]
     if rest and rest[0] in MASK_FOLDERS:
@@ -154,7 +165,7 @@ def kind_of_folder(folder: str) -> str | None:
 
 
 def _rater_of_folder(folder: str) -> str:
-    """What follows "masks": a number, a name or nothing."""
+    """The part after "masks": a number, a name or nothing."""
     named = re.search(r"masks?[_\-. ]*(.*)$", folder, re.IGNORECASE)
     rater = named[1].strip() if named else ""
     words = set(name_words(rater))
@@ -166,7 +177,7 @@ def _rater_of_folder(folder: str) -> str:
 
 
 def _with_rater_in_file_name(mask: Place, keys: set) -> Place:
-    """`X_segmentation.png` is the mask of X, `X_anna.png` what Anna drew on X; with no rater where it is not plain."""
+    """`X_segmentation.png` is the mask of X, `X_anna.png` that of Anna; the rater is `None` if it is ambiguous."""
     for separator in reversed(list(SEPARATOR.finditer(mask.stem))):
         shorter = replace(mask, stem=mask.stem[: separator.start()].strip())
         if shorter.key not in keys:
@@ -186,7 +197,7 @@ def _is_root(folder: str, source: Source) -> bool:
 
 
 def split_of_folder(folder: str, source: Source, index: int) -> str | None:
-    """The split that a folder names; what is unclear in the name of the source itself is nobody's split."""
+    """The split that a folder names; an unclear name of the source folder itself is ignored."""
     words = set(name_words(folder))
     if index == 0 and _is_root(folder, source) and not words <= FILLERS | SPLIT_OF_WORD.keys():
         return None
@@ -194,10 +205,10 @@ def split_of_folder(folder: str, source: Source, index: int) -> str | None:
 
 
 def unused_pictures(source: Source, used: set[str]) -> list[str]:
-    """Pictures that are part of no row.
+    """Pictures that belong to no row.
 
     Raises:
-        ValueError: if one lies in a folder that names a split: nobody means to leave out such a part.
+        ValueError: if one lies in a folder that names a split, which would be left out by mistake.
     """
     suffixes = {*PIL.Image.registered_extensions(), ".dcm", ".dicom", ".nii", ".npy", ".mha", ".nrrd"}
     unused = [name for name in source.names if name not in used and PurePosixPath(name).suffix.lower() in suffixes]
@@ -205,7 +216,7 @@ def unused_pictures(source: Source, used: set[str]) -> list[str]:
         for index, folder in enumerate(PurePosixPath(plain_name(name)).parts[:-1]):
             if split_of_folder(folder, source, index):
                 raise ValueError(
-                    f"{folder!r} looks like a split, but {name!r} in it is part of no row: "
+                    f"{folder!r} looks like a split, but {name!r} in it belongs to no row: "
                     f"lay out {folder}/images/ and {folder}/masks/, or take the folder out of `sources`."
                 )
     return unused

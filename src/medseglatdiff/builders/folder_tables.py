@@ -1,4 +1,4 @@
-"""What tables beside the images say: masks, splits and groups of each image."""
+"""Masks, splits and groups from tables beside the images."""
 
 import json
 import os
@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ..data.groups import SPLITS, plain_name, split_in_name
-from .archives import Source, printable
+from ..data.names import printable
+from .archives import Source
 from .folder_layout import SUFFIX, Entry, kind_of_folder, split_of_folder
 from .tables import OTHER_TABLES, TABLES, read_table
 
@@ -15,16 +16,18 @@ FILE_COLUMNS = ("file_name", "image_file_name", "filename", "file", "image", "im
 NAME_COLUMNS = (*FILE_COLUMNS, "image_id", "name", "id")
 MASK_COLUMNS = ("mask_file_names", "mask_file_name", "masks_file_names", "masks", "mask")
 SPLIT_COLUMNS = ("split", "subset", "partition", "phase", "set", "fold")
-GROUP_COLUMNS = ("group_id", "group", "patient_id", "patientid", "patient", "subject_id", "subject", "case_id", "case")
-GROUP_COLUMNS += ("sequence_id", "sequence", "lesion_id", "series_id", "study_id")
+GROUP_COLUMNS = (
+    *("group_id", "group", "patient_id", "patientid", "patient", "subject_id", "subject", "case_id", "case"),
+    *("sequence_id", "sequence", "lesion_id", "series_id", "study_id"),
+)
 
 
 def metadata_entries(source: Source, beside_parallel_folders: bool) -> list[Entry]:
     """An entry for each row of each metadata table that names masks.
 
     Raises:
-        ValueError: for a row without `file_name`, whose masks are no list, or whose split is unknown; for two tables
-            of this name in one folder.
+        ValueError: for a row without `file_name`, whose masks are not a list, or whose split is unknown, and for two
+            such tables in one folder.
     """
     tables = {}
     for name in source.names:
@@ -33,7 +36,7 @@ def metadata_entries(source: Source, beside_parallel_folders: bool) -> list[Entr
             continue
         rows = read_table(source.read(name), name)
         if beside_parallel_folders and not any(_column(row, MASK_COLUMNS) for row in rows):
-            continue  # says splits and groups alone
+            continue  # only splits and groups
         if path.parent in tables:
             raise ValueError(f"{str(path.parent)!r} must hold one metadata table, but holds several.")
         tables[path.parent] = name, rows
@@ -67,26 +70,26 @@ def _metadata_entry(
     of_folders = {named for index, part in parts if (named := split_of_folder(part, source, index))}
     if len(of_folders | {split} - {None}) > 1:
         raise ValueError(f"`split` is {split!r}, but the image lies in folders of {', '.join(sorted(of_folders))}")
-    of_folder = next(iter(of_folders), None)
+    of_folder = next(iter(of_folders), "")
     # 3. names
-    own = SUFFIX.sub("", plain_name(file)).split("/")
-    image_id = "/".join([*(part for part in above if split_in_name(part) is None), *own])
-    if of_folder and not any(split_in_name(part) for part in own[:-1]):
+    *subfolders, stem = SUFFIX.sub("", plain_name(file)).split("/")
+    image_id = "/".join([*(part for part in above if split_in_name(part) is None), *subfolders, stem])
+    if of_folder and not any(split_in_name(part) for part in subfolders):
         image_id = f"{of_folder}/{image_id}"
-    plain = [part for part in (*above, *own[:-1]) if split_in_name(part) is None and not kind_of_folder(part)]
+    plain = [part for part in (*above, *subfolders) if split_in_name(part) is None and not kind_of_folder(part)]
     group = row.get(_column(row, GROUP_COLUMNS))
     return Entry(
         image,
         tuple(masks),
-        "/".join([*plain, own[-1]]),
+        "/".join([*plain, stem]),
         str(row.get("image_id") or image_id),
         split or of_folder,
-        None if group is None else str(group),
+        "" if group is None else str(group),
     )
 
 
 def _listed(text: str) -> list[str]:
-    """Several names in one cell: a list as JSON writes it, or names with semicolons between them."""
+    """Several names in one cell: a JSON list, or names separated by semicolons."""
     return json.loads(text) if text.startswith("[") else [name.strip() for name in text.split(";") if name.strip()]
 
 
@@ -104,10 +107,10 @@ def _column(row: dict, names: Iterable[str]) -> str | None:
 
 
 class Names:
-    """Finds the image that a cell of a table means: by its whole name, its last part or its stem."""
+    """Finds the image that a table cell refers to: by its full name, its last parts or its stem."""
 
     def __init__(self, entries: list[Entry]):
-        self._found = {}
+        self._found: dict[str, set[int]] = {}
         for number, entry in enumerate(entries):
             for name in {plain_name(entry.image), entry.name, entry.image_id}:
                 parts = name.split("/")
@@ -117,87 +120,96 @@ class Names:
                         self._found.setdefault(key, set()).add(number)
 
     def __call__(self, cell) -> int | None:
-        """The number of the entry; `None` where there is none.
+        """The index of the entry; `None` if there is none.
 
         Raises:
-            ValueError: where several images have this name.
+            ValueError: if several images have this name.
         """
         name = plain_name(str(cell))
         found = self._found.get(name) or self._found.get(SUFFIX.sub("", name)) or set()
         if len(found) > 1:
-            raise ValueError(f"{str(cell)!r} is the name of {len(found)} images: name their folders as well")
+            raise ValueError(f"{str(cell)!r} is the name of {len(found)} images: add their folders")
         return next(iter(found), None)
 
 
 def with_tables(entries: list[Entry], source: Source) -> tuple[list[Entry], list[str]]:
-    """The entries with what further tables of the source say of splits and groups, and the tables' names.
+    """The entries with splits and groups from further tables of the source, and the names of these tables.
 
     Raises:
-        ValueError: for a table or a list that looks like splits, but names some of the images only, no image, one
-            image twice in different splits, or cannot be read.
+        ValueError: for a table or a list that looks like splits, but names only some images or none, or one image
+            in two splits, or cannot be read.
     """
-    used, names = [], Names(entries)
-    splits, groups = {}, {}
+    names = Names(entries)
+    used: list[str] = []
+    splits: dict[int, str] = {}
+    groups: dict[int, str] = {}
     for table in source.names:
-        for number, split, group in _said(source, table, names):
+        for number, split, group in _table_rows(source, table, names):
             if split and splits.setdefault(number, split) != split:
                 raise ValueError(f"{table!r} puts {entries[number].image_id!r} in {split} and {splits[number]}.")
             if group and groups.setdefault(number, group) != group:
                 raise ValueError(f"{table!r} puts {entries[number].image_id!r} in two groups.")
             if used[-1:] != [table]:
                 used.append(table)
-    for what, said in (("split", splits), ("group", groups)):
-        if said and len(said) < len(entries):
-            missing = next(entry.image for number, entry in enumerate(entries) if number not in said)
+    for what, named in (("split", splits), ("group", groups)):
+        missing = [entry.image for number, entry in enumerate(entries) if number not in named]
+        if named and missing:
             raise ValueError(
-                f"{', '.join(map(repr, used))} must name the {what} of every image, but name {len(said)} of "
-                f"{len(entries)}: {missing!r} is missing."
+                f"{', '.join(map(repr, used))} must name the {what} of every image, but name {len(named)} of "
+                f"{len(entries)}: {missing[0]!r} is missing."
             )
     for number, split in splits.items():
-        if entries[number].split not in (None, split):
-            raise ValueError(f"{entries[number].image!r} lies in {entries[number].split}, but a table says {split}.")
+        if entries[number].split not in ("", split):
+            raise ValueError(
+                f"{entries[number].image!r} lies in {entries[number].split}, but a table puts it in {split}."
+            )
     return [
         replace(entry, split=splits.get(number, entry.split), group=groups.get(number, entry.group))
         for number, entry in enumerate(entries)
     ], used
 
 
-def _said(source: Source, table: str, names: Names) -> list[tuple[int, str | None, str | None]]:
-    """`(number of the image, split, group)` for each row of a table that is about these images."""
-    path = PurePosixPath(table)
-    suffix, stem = path.suffix.lower(), path.stem
-    if suffix in OTHER_TABLES and suffix not in (".npy", ".npz", ".mat"):
-        if stem.lower() == "metadata" or _names_split(stem):
-            raise ValueError(
-                f"{table!r} looks like splits, but is not read: save it as CSV with `file_name` and `split`."
-            )
+def _table_rows(source: Source, table: str, names: Names) -> list[tuple[int, str | None, str | None]]:
+    """`(index of the image, split, group)` for each row of a table about these images."""
+    if not _may_be_about_images(table):
         return []
-    if suffix not in TABLES or (suffix in (".txt", ".lst") and not _names_split(stem)):
-        return []
-    if suffix == ".json" and stem.lower() != "metadata" and not _names_split(stem):
-        return []
-    rows = read_table(source.read(table), table)
+    rows, stem = read_table(source.read(table), table), PurePosixPath(table).stem
     if any(_column(row, MASK_COLUMNS) for row in rows):
         return []  # read by `metadata_entries`
     split_column = any(_column(row, SPLIT_COLUMNS) for row in rows)
     of_table = None if split_column or stem.lower() == "metadata" else split_in_name(stem)
-    said = []
+    found = []
     for row in rows:
         file, split, group = (row.get(_column(row, c)) for c in (NAME_COLUMNS, SPLIT_COLUMNS, GROUP_COLUMNS))
         try:
             number = _number(names, str(file or ""))
             if number is not None:
                 split = _split(split) if split_column else of_table
-                said.append((number, split, None if group is None else str(group)))
+                found.append((number, split, None if group is None else str(group)))
         except ValueError as error:
             raise ValueError(f"{table!r} cannot be used: {error}") from error
-    if (split_column or of_table) and not said:
+    if (split_column or of_table) and not found:
         raise ValueError(f"{table!r} looks like splits, but names no image: its column `file_name` must.")
-    return [row for row in said if row[1] or row[2]]
+    return [row for row in found if row[1] or row[2]]
+
+
+def _may_be_about_images(table: str) -> bool:
+    """Whether a file's name says that it may hold splits or groups.
+
+    Raises:
+        ValueError: if it looks like splits in a format that is not read.
+    """
+    suffix, stem = PurePosixPath(table).suffix.lower(), PurePosixPath(table).stem
+    is_metadata, names_split = stem.lower() == "metadata", _names_split(stem)
+    if suffix in OTHER_TABLES and suffix not in (".npy", ".npz", ".mat") and (is_metadata or names_split):
+        raise ValueError(f"{table!r} looks like splits, but is not read: save it as CSV with `file_name` and `split`.")
+    if suffix in (".txt", ".lst"):
+        return names_split
+    return suffix in TABLES and (suffix != ".json" or is_metadata or names_split)
 
 
 def _number(names: "Names", cell: str) -> int | None:
-    """The image that a cell, or the first word of a line of a list, names."""
+    """The image that a cell, or the first word in a line of a list, refers to."""
     number = names(cell)
     return names(cell.split()[0]) if number is None and cell.split() else number
 
@@ -213,9 +225,10 @@ def groups_of_file(path: Path, entries: list[Entry]) -> list[str]:
     """The group of each image by the table that `--groups` names.
 
     Raises:
-        ValueError: without a column of files or of groups, or if an image is missing or named with two groups.
+        ValueError: without a column of files or of groups, or if an image is missing or has two groups.
     """
-    rows, names, groups = read_table(path.read_bytes(), path.name), Names(entries), {}
+    rows, names = read_table(path.read_bytes(), path.name), Names(entries)
+    groups: dict[int, str] = {}
     for row in rows:
         file, group = (row.get(_column(row, columns)) for columns in (NAME_COLUMNS, GROUP_COLUMNS))
         if file is None or group is None:

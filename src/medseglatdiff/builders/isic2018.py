@@ -47,7 +47,7 @@ def isic_rows(source: Source, size: int | None, square: bool, job: tuple[str, st
     image = read_picture(source, name, modes=("RGB",))
     mask = read_mask(source, mask_name, image.pixels.shape[:2])
     if not mask.pixels.any():
-        raise BadFile(mask_name, "empty mask, but every image of this set shows a lesion")
+        raise BadFile(mask_name, "is an empty mask, but every image of this data set shows a lesion")
     if size:
         image, mask = _resized(image, size, square), _resized(mask, size, square)
     return [Row(image, [mask], image_id, image_id, split)]
@@ -63,10 +63,10 @@ def _resized(original: Picture, size: int, square: bool) -> Picture:
 
 
 def main(argv: list[str] | None = None) -> Path:
-    """Build the data set from the command line's arguments."""
+    """Builds the data set from command-line arguments."""
     options = parser(__doc__, "isic2018")
     options.add_argument("sources", nargs="+", help="archives or folders with the official names")
-    size = "pixels of the long side, with --square of both sides (default: as the files are)"
+    size = "pixels of the long side, with --square of both sides (default: unchanged)"
     options.add_argument("--size", type=positive, metavar="N", help=size)
     options.add_argument(
         "--square", action="store_true", help="with --size: do not keep the aspect ratio (default: no)"

@@ -1,4 +1,4 @@
-"""Readers' contours as masks: the annotations of LIDC-IDRI's XML files, rasterised, and grouped into nodules."""
+"""Masks from the contours in LIDC-IDRI's XML files: parsing, rasterising, grouping into nodules."""
 
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass
 class Annotation:
-    """What one reader drew around one nodule: `(SOP UID, inclusion, points [P, 2] as x, y)` per contour."""
+    """One reader's annotation of one nodule: `(SOP UID, inclusion, points [P, 2] as x, y)` per contour."""
 
     reader: int
     contours: list[tuple[str, bool, np.ndarray]] = field(default_factory=list)
@@ -17,7 +17,7 @@ class Annotation:
 
 class _TreeBuilder(ElementTree.TreeBuilder):
     def doctype(self, name: str, pubid: str | None, system: str | None):
-        """Refuse what entities, and with them bombs and reads of other files, are declared in."""
+        """Refuses document types, which can declare entities that explode in size or read other files."""
         raise ValueError("declares a document type, which is refused")
 
 
@@ -28,7 +28,7 @@ def parse_annotations(xml: bytes) -> tuple[str, list[Annotation]]:
     left out.
 
     Raises:
-        ValueError: for XML that does not parse, declares a document type, or is no reading of a CT.
+        ValueError: for XML that does not parse, declares a document type, or is not a reading of a CT.
     """
     try:
         root = ElementTree.fromstring(xml, ElementTree.XMLParser(target=_TreeBuilder()))
@@ -65,12 +65,12 @@ def fill_polygon(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     left, right = int(points[:, 0].min()), int(points[:, 0].max())
     columns = np.arange(max(left, 0), min(right + 1, shape[1]))  # [w]
     for y in range(max(int(points[:, 1].min()), 0), min(int(points[:, 1].max()) + 1, shape[0])):
-        # 1. where edges cross the middle of this row; an edge owns its upper end, not its lower
+        # 1. where edges cross the middle of this row; an edge includes its upper end, not its lower
         crossing = (start[:, 1] <= y) != (end[:, 1] <= y)  # [P]
         (x0, y0), (x1, y1) = start[crossing].T, end[crossing].T
         at = x0 + (y - y0) * (x1 - x0) / (y1 - y0)  # [C]
         inside = (columns[:, None] < at).sum(1) % 2 == 1  # [w]
-        # 2. take away what lies on the line: crossings, and edges along the row
+        # 2. remove pixels on the line: crossings, and edges along the row
         on_line = np.isclose(columns[:, None], at).any(1)  # [w]
         touching = (start[:, 1] == y) & (end[:, 1] == y)  # [P]
         for low, high in np.sort(np.stack([start[touching, 0], end[touching, 0]], 1)):
@@ -82,7 +82,7 @@ def fill_polygon(points: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 def rasterise(annotation: Annotation, shape: tuple[int, int]) -> dict[str, np.ndarray]:
     """Each slice's mask, bool `(H, W)`: inside an inclusion, not inside an exclusion; empty ones are left out."""
-    masks = {}
+    masks: dict[str, np.ndarray] = {}
     for included in (True, False):
         for where, inclusion, points in annotation.contours:
             if inclusion != included or len(points) < 3:
@@ -95,11 +95,11 @@ def rasterise(annotation: Annotation, shape: tuple[int, int]) -> dict[str, np.nd
 def group_nodules(readers: list[int], volumes: list[dict[int, np.ndarray]]) -> list[list[int]]:
     """Which annotations show the same nodule: those that overlap, the closest pairs first, one per reader at most.
 
-    Where two share no pixel of a slice, a pixel that one has right above or below the other's counts as well.
+    Annotations without a common pixel are compared by pixels on neighbouring slices.
 
     Args:
         readers (`list[int]`): who drew each annotation.
-        volumes (`list[dict[int, np.ndarray]]`): what `rasterise` made of each, by the number of the slice.
+        volumes (`list[dict[int, np.ndarray]]`): their masks from `rasterise`, by slice number.
 
     Returns:
         a list of nodules, each a list of indices into `volumes`.
@@ -114,7 +114,7 @@ def group_nodules(readers: list[int], volumes: list[dict[int, np.ndarray]]) -> l
 
 
 def _closeness(a: dict[int, np.ndarray], b: dict[int, np.ndarray]) -> tuple[float, float]:
-    """Two volumes' shared voxels, and those that lie on neighbouring slices, both over the voxels of either."""
+    """Common voxels of two volumes, and those common to neighbouring slices, both over the voxels of either."""
     shared, beside = (
         sum(np.count_nonzero(a[z] & b[z + step]) for z in a for step in steps if z + step in b)
         for steps in ((0,), (-1, 1))

@@ -1,4 +1,4 @@
-"""LIDC-IDRI as the official collection: series of DICOM files with one XML file of annotations beside each."""
+"""LIDC-IDRI as the official collection: DICOM series, each with an XML file of annotations."""
 
 import io
 from pathlib import PurePosixPath
@@ -13,14 +13,14 @@ from ..data.spacing import pixel_spacing
 from .archives import Source
 from .build import Row, split_of
 from .lidc_contours import Annotation, group_nodules, parse_annotations, rasterise
+from .lidc_slices import NUM_MASKS
 from .picture_files import BadFile, picture
 
 SIDE = 128  # pixels of a crop
-NUM_MASKS = 4
 
 
 class Slice(NamedTuple):
-    """What a DICOM file's header tells: place along the patient and pixel spacing (between rows, columns) in mm."""
+    """Header of a DICOM file; position along the patient and pixel spacing (between rows, columns) in mm."""
 
     name: str
     uid: str
@@ -28,11 +28,11 @@ class Slice(NamedTuple):
     patient: str
     position: float
     shape: tuple[int, int]
-    spacing: tuple[float, float] | None
+    spacing: tuple[float, float]
 
 
 def series_jobs(source: Source) -> list[tuple[str, list[str]]]:
-    """`(XML file, DICOM files of its folder)` of each series of CT; readings of chest X-rays are passed over."""
+    """`(XML file, DICOM files of its folder)` of each series of CT; readings of chest X-rays are skipped."""
     dicoms = _dicoms_by_folder(source)
     xmls = [name for name in source.names if name.lower().endswith(".xml") and PurePosixPath(name).parent in dicoms]
     readings = [name for name in xmls if b"<IdriReadMessage" not in source.read(name)[:1000]]
@@ -48,7 +48,7 @@ def series_strays(source: Source) -> list[str]:
 
 
 def _dicoms_by_folder(source: Source) -> dict[PurePosixPath, list[str]]:
-    dicoms = {}
+    dicoms: dict[PurePosixPath, list[str]] = {}
     for name in source.names:
         if name.lower().endswith(".dcm"):
             dicoms.setdefault(PurePosixPath(name).parent, []).append(name)
@@ -58,12 +58,12 @@ def _dicoms_by_folder(source: Source) -> dict[PurePosixPath, list[str]]:
 def series_rows(source: Source, window: tuple[float, float], pixel_mm: float | None, job: tuple) -> list[Row]:
     """One row for each slice of each nodule on which any reader drew, with four masks.
 
-    A reader who saw the nodule but not on this slice, and one who did not mark it, has an empty mask.
+    Readers who did not mark the nodule, or not on this slice, have an empty mask.
 
     Args:
         source (`Source`): of the files.
         window (`tuple[float, float]`): centre and width in Hounsfield units.
-        pixel_mm (`float`, *optional*): resample crops to this pixel size; without it they keep the scan's own.
+        pixel_mm (`float`, *optional*): resample crops to this pixel size; by default they keep that of the scan.
         job (`tuple`): an entry of `series_jobs`.
     """
     xml, names = job
@@ -103,12 +103,12 @@ def _annotations(source: Source, xml: str, slices: list[Slice]) -> list[Annotati
         raise BadFile(xml, "lies beside slices that differ in size")
     missing = {uid for annotation in annotations for uid, _, _ in annotation.contours} - {item.uid for item in slices}
     if missing:
-        raise BadFile(xml, f"has contours on {len(missing)} slices that the series lacks, such as {min(missing)}")
+        raise BadFile(xml, f"has contours on {len(missing)} slices missing in the series, such as {min(missing)}")
     return annotations
 
 
 class _Crop:
-    """A square around the middle of what was drawn, moved inside the scan where it would stick out."""
+    """A square around the middle of the drawn region, moved inside the scan if it would stick out."""
 
     def __init__(self, drawn: np.ndarray, spacing: tuple[float, float], pixel_mm: float | None):
         self.sides = [round(SIDE * pixel_mm / length) if pixel_mm else SIDE for length in spacing]
@@ -122,7 +122,7 @@ class _Crop:
         return np.pad(cut, [(0, side - length) for side, length in zip(self.sides, cut.shape, strict=True)])
 
     def image(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 `(128, 128)`; beyond the scan 0."""
+        """uint8 `(128, 128)`; 0 beyond the scan."""
         image = PIL.Image.fromarray(self._cut(pixels))
         return np.asarray(image.resize((SIDE, SIDE), PIL.Image.Resampling.BILINEAR))
 
@@ -137,26 +137,20 @@ class _Crop:
 def _header(source: Source, name: str) -> Slice:
     dataset = _dataset(source, name, stop_before_pixels=True)
     try:
-        item = Slice(
-            name,
-            str(dataset.SOPInstanceUID),
-            str(dataset.SeriesInstanceUID),
-            str(dataset.PatientID),
-            float(dataset.ImagePositionPatient[2]),
-            (int(dataset.Rows), int(dataset.Columns)),
-            pixel_spacing(dataset),
-        )
-    except Exception as error:  # values are decoded at their first use: damage shows here, as nearly anything
+        spacing, position = pixel_spacing(dataset), float(dataset.ImagePositionPatient[2])
+        if spacing is None or not all(0.01 <= length <= 10 for length in spacing):
+            raise ValueError(f"pixels of {spacing or 'unknown'} mm")
+        if not np.isfinite(position):
+            raise ValueError(f"a position of {position} mm")
+        uid, series_uid = str(dataset.SOPInstanceUID), str(dataset.SeriesInstanceUID)
+        shape = int(dataset.Rows), int(dataset.Columns)
+        return Slice(name, uid, series_uid, str(dataset.PatientID), position, shape, spacing)
+    except Exception as error:  # values are decoded on first use, and damage raises almost any exception
         raise BadFile(name, f"has no usable header: {error}") from error
-    if item.spacing is None or not all(0.01 <= length <= 10 for length in item.spacing):
-        raise BadFile(name, f"has no usable header: pixels of {item.spacing or 'unknown'} mm")
-    if not np.isfinite(item.position):
-        raise BadFile(name, f"has no usable header: a position of {item.position} mm")
-    return item
 
 
 def _shown(source: Source, item: Slice, window: tuple[float, float]) -> np.ndarray:
-    """A slice windowed in Hounsfield units, uint8 `(H, W)`; its own photometric interpretation changes no unit."""
+    """A slice windowed in Hounsfield units, uint8 `(H, W)`; the photometric interpretation is ignored."""
     dataset = _dataset(source, item.name, stop_before_pixels=False)
     try:
         stored = decode_frame(dataset, 0, item.name)  # [H, W]
@@ -173,4 +167,4 @@ def _dataset(source: Source, name: str, stop_before_pixels: bool):
     try:
         return read_dataset(io.BytesIO(source.read(name)), stop_before_pixels)
     except (OSError, ValueError) as error:
-        raise BadFile(name, f"is no readable DICOM file: {error}") from error
+        raise BadFile(name, f"is not a readable DICOM file: {error}") from error

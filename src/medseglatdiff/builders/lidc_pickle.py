@@ -1,4 +1,4 @@
-"""LIDC-IDRI as the pickle of 15,096 crops that most papers use, read without running what a pickle may hide."""
+"""LIDC-IDRI as the pickle of 15,096 crops that most papers use, read without running any code in it."""
 
 import io
 import pickle
@@ -23,7 +23,7 @@ class ArrayUnpickler(pickle.Unpickler):
     """Reads NumPy arrays and plain containers; refuses every other class or function."""
 
     def find_class(self, module: str, name: str):
-        """The class or function of that name, if it is on the list."""
+        """The class or function of that name, if it is in `ALLOWED`."""
         if (module, name) not in ALLOWED:
             raise pickle.UnpicklingError(f"refused: it asks for {module}.{name}, but only arrays may be unpickled")
         return super().find_class(module, name)
@@ -33,12 +33,12 @@ def pickle_jobs(source: Source) -> list[tuple[str, dict]]:
     """`(name, entry)` of each crop in the one pickle of the source, by name.
 
     Raises:
-        ValueError: for a pickle that holds more than arrays and plain containers, is damaged, or is no dict.
+        ValueError: for a pickle that holds more than arrays and plain containers, is damaged, or is not a dict.
     """
     name = next(name for name in source.names if name.endswith((".pickle", ".pkl")))
     try:
         entries = ArrayUnpickler(io.BytesIO(source.read(name)), encoding="latin1").load()
-    except Exception as error:  # damaged or hostile bytes make it raise nearly anything
+    except Exception as error:  # damaged or hostile bytes raise almost any exception
         raise ValueError(f"{name} cannot be read as data_lidc.pickle: {error}") from error
     if not isinstance(entries, dict):
         raise ValueError(f"{name} must hold a dict of crops, but holds a {type(entries).__name__}.")

@@ -11,19 +11,19 @@ NUM_MASKS = 4
 
 
 def slice_jobs(source: Source) -> list[str]:
-    """The names of all slices' images, by patient, nodule and slice in the order of their numbers."""
+    """The names of all images of slices, sorted by patient, nodule and slice."""
     matches = [match for name in source.names if (match := IMAGE.fullmatch(name))]
     return [match[0] for match in sorted(matches, key=lambda m: (m["patient"], int(m["nodule"]), int(m["slice"])))]
 
 
 def slice_rows(source: Source, name: str) -> list[Row]:
-    """The one row of a slice, its files unchanged; dropped if all four masks are empty."""
+    """The row of a slice, with unchanged files; dropped if all four masks are empty."""
     image = read_picture(source, name, modes=("L",))
     size = image.pixels.shape[:2]
     masks = [read_mask(source, name.replace("/images/", f"/mask-{i}/"), size) for i in range(NUM_MASKS)]
-    patient, nodule, index = IMAGE.fullmatch(name).group("patient", "nodule", "slice")
+    *_, patient, nodule, _, file = name.split("/")
     dropped = "" if any(mask.pixels.any() for mask in masks) else "all four masks are empty"
-    return [Row(image, masks, f"{patient}/nodule-{nodule}/slice-{index}", patient, split_of(patient), dropped)]
+    return [Row(image, masks, f"{patient}/{nodule}/{file.removesuffix('.png')}", patient, split_of(patient), dropped)]
 
 
 def slice_strays(source: Source) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a mask's file means: one answer, or a refusal that names the option which decides."""
+"""Reads mask files; ambiguous ones are refused with the option that resolves them."""
 
 import io
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from .picture_files import BadFile, Picture, picture, read_picture
 
 GREY_MODES = ("1", "L", "I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 COLOUR_MODES = ("LA", "P", "PA", "RGB", "RGBA", "RGBX")
-NEAR_BLACK, NEAR_WHITE = 63, 192  # how far compression by JPEG may move 0 and 255
+NEAR_BLACK, NEAR_WHITE = 63, 192  # how far JPEG compression may move 0 and 255
 LOSSY = ("JPEG", "JPEG2000", "MPO", "WEBP", "AVIF")
 ADVICE = (
     "--threshold N takes greys above N as foreground, --instances every number above 0, --num-classes K label maps"
@@ -24,8 +24,8 @@ class MaskRule(NamedTuple):
     Args:
         num_classes (`int`, *optional*): masks are label maps of 0 to this number.
         threshold (`float`, *optional*): greys above it are foreground, in the units of the file.
-        instances (`bool`): whatever is not 0, or not black, is foreground.
-        invert (`bool`): what would be foreground is background.
+        instances (`bool`): everything but 0, or black, is foreground.
+        invert (`bool`): exchange foreground and background.
     """
 
     num_classes: int | None = None
@@ -38,7 +38,7 @@ def read_mask_by_rule(source: Source, name: str, size: tuple[int, int], rule: Ma
     """A mask of `size` (H, W) as 0/255, or with `rule.num_classes` as its labels, uint8.
 
     Raises:
-        BadFile: for a file that cannot be read, has another size, or whose meaning is not plain.
+        BadFile: for a file that cannot be read, has another size, or is ambiguous.
     """
     file = read_picture(source, name)
     if file.pixels.shape[:2] != size:
@@ -62,12 +62,12 @@ def _labels(image: PIL.Image.Image, num_classes: int) -> np.ndarray:
         _refuse_shuffled_palette(image)
         pixels = np.asarray(image.getchannel(0) if image.mode == "PA" else image)  # [H, W]
     else:
-        grey, colours = _without_alpha(image)
-        if grey is None and colours is None:
+        plain = _without_alpha(image)
+        if plain is None:
             raise ValueError("has transparent pixels: flatten it onto a background first")
-        if grey is None:
+        if plain.ndim == 3:
             raise ValueError("is a coloured label map, but must hold the labels themselves as greys or palette")
-        pixels = grey > 0 if image.mode == "1" else grey
+        pixels = plain > 0 if image.mode == "1" else plain
     if not (pixels == np.floor(pixels)).all() or pixels.min() < 0:  # also refuses NaN
         raise ValueError("must hold labels 0, 1, 2, ..., but holds other numbers")
     if pixels.max() > num_classes:
@@ -76,7 +76,7 @@ def _labels(image: PIL.Image.Image, num_classes: int) -> np.ndarray:
 
 
 def _refuse_shuffled_palette(image: PIL.Image.Image):
-    """A palette sorted by another program: its black is not the label 0."""
+    """Refuses a palette that another program has sorted, so that black is not the label 0."""
     colours = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
     used = np.unique(np.asarray(image if image.mode == "P" else image.getchannel(0)))
     black = [index for index in used if index < len(colours) and not colours[index].any()]
@@ -86,33 +86,34 @@ def _refuse_shuffled_palette(image: PIL.Image.Image):
 
 def _foreground(image: PIL.Image.Image, rule: MaskRule) -> np.ndarray:
     """One class: bool `(H, W)`."""
-    grey, colours = _without_alpha(image)
-    if grey is None and colours is None:  # alpha is the mask
-        grey = np.asarray(image.convert("RGBA"))[:, :, 3]  # [H, W]
-    if not np.isfinite(grey if grey is not None else 0).all():
+    pixels = _without_alpha(image)  # [H, W] or [H, W, 3]
+    if pixels is None:  # alpha is the mask
+        pixels = np.asarray(image.convert("RGBA"))[:, :, 3]  # [H, W]
+    coloured = pixels.ndim == 3
+    if not np.isfinite(pixels).all():
         raise ValueError("holds NaN or infinity")
-    # 1. as an option says
+    # 1. by an option
     if rule.threshold is not None:
-        if grey is None:
+        if coloured:
             raise ValueError("is coloured, but --threshold is about greys: store the mask as grey")
-        drawn = grey > rule.threshold
+        drawn = pixels > rule.threshold  # [H, W]
     elif rule.instances:
-        drawn = colours.any(axis=2) if grey is None else grey != 0
-        if drawn.all() and len(np.unique(colours.reshape(-1, 3) if grey is None else grey, axis=0)) > 1:
+        drawn = np.asarray(pixels.any(axis=2) if coloured else pixels != 0)  # [H, W]
+        if drawn.all() and len(np.unique(pixels.reshape(-1, 3 if coloured else 1), axis=0)) > 1:
             raise ValueError("has no 0 (black) for the background, but several numbers or colours")
-    # 2. else as the file says, if it says it plainly
+    # 2. else by the file itself, if it is unambiguous
     else:
         lossy = image.format in LOSSY
-        drawn = _plain_colours(colours, lossy) if grey is None else _plain_greys(grey, lossy)
+        drawn = _plain_colours(pixels, lossy) if coloured else _plain_greys(pixels, lossy)  # [H, W]
         if not rule.invert:
             _refuse_inverted(drawn)
     return ~drawn if rule.invert else drawn
 
 
-def _without_alpha(image: PIL.Image.Image) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Greys `(H, W)` and `None`, or `None` and colours `(H, W, 3)`; twice `None` where only alpha tells the mask."""
+def _without_alpha(image: PIL.Image.Image) -> np.ndarray | None:
+    """Greys `(H, W)` or colours `(H, W, 3)`; `None` where the alpha channel alone holds the mask."""
     if image.mode in GREY_MODES and not image.has_transparency_data:
-        return np.asarray(image.convert("L") if image.mode == "1" else image), None
+        return np.asarray(image.convert("L") if image.mode == "1" else image)
     if image.mode not in (*GREY_MODES, *COLOUR_MODES):
         raise ValueError(f"is of mode {image.mode}, but a mask must be grey, coloured on black or transparent")
     pixels = np.asarray(image.convert("RGBA"))  # [H, W, 4]
@@ -123,10 +124,8 @@ def _without_alpha(image: PIL.Image.Image) -> tuple[np.ndarray | None, np.ndarra
             raise ValueError("has transparent pixels and several colours: flatten it onto a background first")
         if not visible[0].any() and (alpha > 0).mean() > 0.5:
             raise ValueError("is black with transparent pixels: drawn or cut out? Flatten it onto a background first")
-        return None, None
-    if (colours == colours[:, :, :1]).all():
-        return colours[:, :, 0], None
-    return None, colours
+        return None
+    return colours[:, :, 0] if (colours == colours[:, :, :1]).all() else colours
 
 
 def _plain_greys(grey: np.ndarray, lossy: bool) -> np.ndarray:
@@ -142,11 +141,11 @@ def _plain_greys(grey: np.ndarray, lossy: bool) -> np.ndarray:
 def _plain_colours(colours: np.ndarray, lossy: bool) -> np.ndarray:
     found = np.unique(colours.reshape(-1, 3), axis=0)  # [N, 3]
     if len(found) == 1 or (len(found) == 2 and not found[0].any()):  # `unique` sorts: black comes first
-        return colours.any(axis=2)
+        return np.asarray(colours.any(axis=2))  # [H, W]
     if lossy and _is_black_and_white(np.unique(colours)):
         corners = np.unique(found > 127, axis=0)  # [N, 3]
         if len(corners) == 2 and not corners[0].any():
-            return (colours > 127).any(axis=2)
+            return np.asarray((colours > 127).any(axis=2))  # [H, W]
     raise ValueError(
         f"holds {len(found)} colours, not black and one other: --instances takes every colour but black as "
         "foreground; label maps need --num-classes and must be grey or have a palette"
@@ -159,10 +158,10 @@ def _is_black_and_white(values: np.ndarray) -> bool:
 
 
 def _refuse_inverted(drawn: np.ndarray):
-    """Foreground all along the border with a hole inside is a dark lesion on white."""
+    """Refuses foreground all along the border with a hole inside: probably a dark lesion on white."""
     border = np.concatenate([drawn[0], drawn[-1], drawn[:, 0], drawn[:, -1]])
     if border.all() and not drawn.all():
         raise ValueError(
-            "is foreground all along its border with a hole inside: if the lesion is dark on white, --invert takes "
-            "what is dark as foreground; if not, --threshold N takes what is above N"
+            "is foreground all along its border with a hole inside: if the lesion is dark on white, --invert makes "
+            "dark pixels foreground; if not, --threshold N makes greys above N foreground"
         )

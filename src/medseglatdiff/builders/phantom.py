@@ -1,5 +1,6 @@
 """Deterministic multi-rater phantoms as a data set, for anyone without data."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,22 +11,20 @@ from .picture_files import picture
 
 
 def make_row(phantom: dict) -> list[Row]:
-    """The row of one phantom."""
+    """The row of a phantom."""
     image, *masks = [picture(np.asarray(drawn)) for drawn in (phantom["image"], *phantom["masks"])]
     return [Row(image, masks, phantom["image_id"], phantom["group_id"], split_of(phantom["group_id"]))]
 
 
 def main(argv: list[str] | None = None) -> Path:
-    """Build the data set from the command line's arguments."""
+    """Builds the data set from command-line arguments."""
     options = parser(__doc__, "phantom")
-    numbers = {"type": positive, "metavar": "N"}
-    options.add_argument("--num-rows", **numbers, default=1000, help="images to draw (default: %(default)s)")
-    options.add_argument("--size", **numbers, default=128, help="pixels of each side, 16 at least (default: 128)")
-    options.add_argument("--num-raters", **numbers, default=4, help="masks of each image (default: %(default)s)")
-    options.add_argument(
-        "--num-classes", **numbers, default=1, help="tissues of a lesion, 1 to 3 (default: %(default)s)"
-    )
-    options.add_argument("--seed", type=int, default=0, help="another seed, other phantoms (default: %(default)s)")
+    add_number = partial(options.add_argument, type=positive, metavar="N")
+    add_number("--num-rows", default=1000, help="number of images (default: %(default)s)")
+    add_number("--size", default=128, help="pixels of each side, 16 at least (default: 128)")
+    add_number("--num-raters", default=4, help="masks per image (default: %(default)s)")
+    add_number("--num-classes", default=1, help="tissues of a lesion, 1 to 3 (default: %(default)s)")
+    options.add_argument("--seed", type=int, default=0, help="of the random numbers (default: %(default)s)")
     args = options.parse_args(argv)
     phantoms = phantom_rows(args.num_rows, args.size, args.num_raters, args.seed, args.num_classes)
     return build(args, "card_phantom.md", phantoms, make_row, provenance(args))

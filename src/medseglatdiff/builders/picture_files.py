@@ -1,6 +1,7 @@
-"""Image files of a source as pixels and as the bytes that are stored, and the error that names a bad one."""
+"""Image files of a source as pixels and as the bytes to store, rows of them, and the error for a bad file."""
 
 import io
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ INFO_KINDS = {"exif": "EXIF", "xmp": "XMP", "icc_profile": "profile", "comment":
 
 
 class BadFile(ValueError):
-    """A file that cannot become a row: its name and the reason."""
+    """A file that cannot become part of a row: its name and the reason."""
 
     def __init__(self, name: str, reason: str):
         super().__init__(name, reason)
@@ -26,12 +27,24 @@ class BadFile(ValueError):
 
 
 class Picture(NamedTuple):
-    """An image as pixels, `(H, W)` or `(H, W, 3)`, as the bytes of the file that will be stored, and the kinds of
-    metadata that were left out."""
+    """An image as pixels, `(H, W)` or `(H, W, 3)`, as the bytes of the file to store, and the kinds of metadata that
+    were removed."""
 
     pixels: np.ndarray
     data: bytes
     removed: frozenset[str] = frozenset()
+
+
+@dataclass
+class Row:
+    """One row by the column contract; `dropped` is the reason if it is left out of the data set."""
+
+    image: Picture
+    masks: list[Picture]
+    image_id: str
+    group_id: str
+    split: str
+    dropped: str = ""
 
 
 def picture(pixels: np.ndarray, removed: frozenset[str] = frozenset()) -> Picture:
@@ -46,10 +59,11 @@ def read_picture(source: Source, name: str, modes: tuple[str, ...] = ()) -> Pict
     """A file of the source: its bytes without metadata if it is a PNG or JPEG of one of `modes`, else converted to the
     first.
 
-    Without `modes` every file stays as it is. Pixels are those that are stored: an EXIF orientation is not applied and
-    goes with the other metadata, so that whoever reads the file sees the image as its masks lie. Of a phone's JPEG
-    with further pictures behind it the first counts. Raises `BadFile` if the file is missing, does not decode or holds
-    several frames.
+    Without `modes` no file is converted. An EXIF orientation is not applied but removed with the other metadata, so
+    that image and masks stay aligned in every reader. Of a phone's JPEG with further pictures the first is read.
+
+    Raises:
+        BadFile: if the file is missing, does not decode or holds several frames.
     """
     if name not in source:
         raise BadFile(name, "missing")
@@ -65,9 +79,9 @@ def read_picture(source: Source, name: str, modes: tuple[str, ...] = ()) -> Pict
             frames, mode, kind = getattr(image, "n_frames", 1), image.mode, image.format
             pixels = np.asarray(image if not modes or mode in modes else image.convert(modes[0]))
             removed |= _metadata_of(image) if kind not in ("PNG", "JPEG") else set()
-        if "EXIF" in removed or kind == "TIFF":  # whose orientation is a tag beside others
+        if "EXIF" in removed or kind == "TIFF":  # in TIFF the orientation is a tag like others
             removed |= {"orientation"} if _is_turned(data) else set()
-    except Exception as error:  # on damaged bytes decoders raise nearly anything
+    except Exception as error:  # on damaged bytes decoders raise almost any exception
         reason = str(error).replace("cannot identify image file <_io.BytesIO object", "no image <").split(" <")[0]
         raise BadFile(name, f"cannot be decoded: {reason}") from error
     if frames != 1:
@@ -83,7 +97,7 @@ def _is_turned(data: bytes) -> bool:
 
 
 def _metadata_of(image: PIL.Image.Image) -> set[str]:
-    """The kinds of metadata in a file that is not stored as it is."""
+    """The kinds of metadata in a file that is not stored unchanged."""
     tags = getattr(image, "tag_v2", {})
     return {INFO_KINDS[key] for key in image.info if key in INFO_KINDS} | {
         TIFF_TEXTS[tag] for tag in tags if tag in TIFF_TEXTS
@@ -91,7 +105,7 @@ def _metadata_of(image: PIL.Image.Image) -> set[str]:
 
 
 def read_mask(source: Source, name: str, size: tuple[int, int]) -> Picture:
-    """A mask of `size` (H, W) as 0/255 of mode "L": the file's own bytes if it is one, else its greys > 127."""
+    """A mask of `size` (H, W) as 0/255 of mode "L": the unchanged file if it is one, else its greys > 127."""
     mask = read_picture(source, name)
     if mask.pixels.shape[:2] != size:
         raise BadFile(name, f"{mask.pixels.shape[:2]} (height, width) pixels, but its image has {size}")

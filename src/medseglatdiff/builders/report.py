@@ -1,4 +1,4 @@
-"""What a data set holds: counts, sizes, areas, duplicates and omissions, as JSON, as text and as a picture."""
+"""The report on a data set: counts, sizes, areas, duplicates and omissions, as JSON, as text and as a picture."""
 
 import hashlib
 import heapq
@@ -12,14 +12,15 @@ import PIL.Image
 import PIL.ImageDraw
 
 from ..data.groups import SPLITS
-from .archives import printable
+from ..data.names import printable
 from .names import look_like_people
+from .picture_files import Row
 
 EXAMPLES = 8  # rows per split on the contact sheet
 TILE = 160  # pixels
 COLOURS = ((255, 60, 60), (70, 220, 90), (80, 140, 255), (255, 200, 40), (230, 90, 230), (60, 220, 220))
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
-TAKEN = ("groups", "splits", "raters", "tables")  # what a builder took for what, in `built_from`
+TAKEN = ("groups", "splits", "raters", "tables")  # entries of `built_from` that say how a builder chose them
 NEARLY_FULL = 0.95  # share of foreground from which a mask is flagged
 FEW_GROUPS = 10
 MEAN_LITTLE = {
@@ -29,7 +30,7 @@ MEAN_LITTLE = {
 
 
 class Report:
-    """Collects what the rows tell while they pass by; keeps numbers, and a few rows per split as examples.
+    """Collects numbers about the rows as they are added, and a few rows per split as examples.
 
     Args:
         built_from (`dict`): source, fingerprint, command, options: copied into the report.
@@ -39,37 +40,45 @@ class Report:
 
     def __init__(self, built_from: dict, warnings: Sequence[str] = (), anonymous: bool = False):
         self.built_from, self.warnings, self.anonymous = built_from, list(warnings), anonymous
-        self.skipped, self.dropped = [], []
-        self.areas, self.sizes, self.raters = defaultdict(list), defaultdict(Counter), defaultdict(Counter)
-        self.groups, self.hashes, self._examples = defaultdict(set), defaultdict(list), defaultdict(list)
-        self.flags = {"nearly_full_masks": [], "empty_masks_only": [], "identical_raters": []}
-        self.removed, self.names = Counter(), set()
+        self.skipped: list[dict[str, str]] = []
+        self.dropped: list[dict[str, str]] = []
+        # by split
+        self.areas: dict[str, list[int]] = defaultdict(list)
+        self.sizes: dict[str, Counter[str]] = defaultdict(Counter)
+        self.raters: dict[str, Counter[int]] = defaultdict(Counter)
+        self.groups: dict[str, set[str]] = defaultdict(set)
+        self._examples: dict[str, list[tuple[int, str, Row]]] = defaultdict(list)
+        # of all splits
+        self.hashes: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        self.flags: dict[str, list[str]] = {"nearly_full_masks": [], "empty_masks_only": [], "identical_raters": []}
+        self.removed: Counter[str] = Counter()
+        self.names: set[str] = set()
 
     def skip(self, name: str, reason: str):
-        """Note a bad file."""
+        """Records a bad file."""
         self.skipped.append({"file": name, "reason": reason})
 
-    def add(self, row):
-        """Note a `common.Row`, kept or dropped."""
+    def add(self, row: Row):
+        """Records a row, kept or dropped."""
         if row.dropped:
             self.dropped.append({"image_id": row.image_id, "reason": row.dropped})
             return
         pixels = row.image.pixels
         self.sizes[row.split]["{1}x{0}".format(*pixels.shape)] += 1
         self.raters[row.split][len(row.masks)] += 1
-        self.areas[row.split] += [np.count_nonzero(mask.pixels) for mask in row.masks]
+        self.areas[row.split] += [int(np.count_nonzero(mask.pixels)) for mask in row.masks]
         self.groups[row.split].add(row.group_id)
         self._flag(row)
         self.removed.update(kind for picture in (row.image, *row.masks) for kind in picture.removed)
         self.names |= {row.image_id, row.group_id}
         content = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
         self.hashes[content].append((row.split, row.image_id))
-        # the rows with the smallest hashes of their names are a random sample that never changes
+        # the rows with the smallest hashes of their names are a fixed random sample
         rank = -int(hashlib.sha256(row.image_id.encode()).hexdigest(), 16)
         keep = heapq.heappush if len(self._examples[row.split]) < EXAMPLES else heapq.heappushpop
         keep(self._examples[row.split], (rank, row.image_id, row))
 
-    def _flag(self, row):
+    def _flag(self, row: Row):
         masks = [mask.pixels for mask in row.masks]  # R * [H, W]
         if any(np.count_nonzero(mask) > NEARLY_FULL * mask.size for mask in masks):
             self.flags["nearly_full_masks"].append(row.image_id)
@@ -79,7 +88,7 @@ class Report:
             self.flags["identical_raters"].append(row.image_id)
 
     @property
-    def examples(self) -> dict[str, list]:
+    def examples(self) -> dict[str, list[Row]]:
         """Random rows per split."""
         return {split: [row for _, _, row in sorted(heap, reverse=True)] for split, heap in self._examples.items()}
 
@@ -88,12 +97,12 @@ class Report:
         return "\n".join(printable(f"  {bad['file']}: {bad['reason']}") for bad in self.skipped)
 
     def crossing_groups(self) -> list[str]:
-        """Groups that more than one split holds."""
+        """Groups that lie in more than one split."""
         counts = Counter(group for groups in self.groups.values() for group in groups)
         return sorted(group for group, count in counts.items() if count > 1)
 
     def all_warnings(self) -> list[str]:
-        """What was warned of, and what the rows give reason to doubt, one sentence each."""
+        """The warnings of the builder and those about the rows, one sentence each."""
         rows = {split: sum(counts.values()) for split, counts in self.raters.items()}
         sentences = [printable(sentence) for sentence in self.warnings]
         for split, means_little in MEAN_LITTLE.items():
@@ -101,17 +110,17 @@ class Report:
                 sentences.append(f"there is no {split} split for {means_little}.")
             elif len(self.groups[split]) < FEW_GROUPS:
                 count = f"{len(self.groups[split])} group{'s' * (len(self.groups[split]) != 1)}"
-                sentences.append(f"{split} has {count}, fewer than {FEW_GROUPS}: {means_little} mean little.")
+                sentences.append(f"{split} has {count}, fewer than {FEW_GROUPS}: {means_little} are unreliable.")
         if rows and "train" not in rows:
             sentences.append("there is no train split.")
-        said = {
+        texts = {
             "nearly_full_masks": f"have a mask of more than {NEARLY_FULL:.0%} foreground: inverted, or not a mask?",
             "empty_masks_only": "have empty masks only.",
             "identical_raters": "have the same mask from every rater: copies?",
         }
-        for flag, what in said.items():
+        for flag, text in texts.items():
             if ids := self.flags[flag]:
-                sentences.append(f"{len(ids)} of {sum(rows.values())} images, such as {printable(ids[0])}, {what}")
+                sentences.append(f"{len(ids)} of {sum(rows.values())} images, such as {printable(ids[0])}, {text}")
         across = self._doubles()[1]
         if across:
             copies = printable(", ".join(across[0][:3]))
@@ -122,23 +131,26 @@ class Report:
             )
         if self.removed["orientation"]:
             sentences.append(
-                f"{self.removed['orientation']} files had an EXIF orientation, which is left out: pixels and masks "
-                "are taken as they are stored."
+                f"{self.removed['orientation']} files had an EXIF orientation, which was removed: pixels and masks "
+                "are used as they are stored."
             )
         people = sorted(name for name in self.names if look_like_people(name))
         if people:
             sentences.append(
                 f"{len(people)} names of images or groups look like people's names or dates, and are published with "
-                "the data: --anonymous-ids numbers them."
+                "the data: --anonymous-ids replaces them by numbers."
             )
         return sentences
 
     def _doubles(self) -> tuple[list[list[str]], list[list[str]]]:
         """The ids of identical images, within a split and across splits."""
-        doubles = [rows for rows in self.hashes.values() if len(rows) > 1]
-        across = [rows for rows in doubles if len({split for split, _ in rows}) > 1]
-        within = [rows for rows in doubles if rows not in across]
-        return tuple([[image_id for _, image_id in rows] for rows in kind] for kind in (within, across))
+        within: list[list[str]] = []
+        across: list[list[str]] = []
+        for rows in self.hashes.values():
+            if len(rows) > 1:
+                found = within if len({split for split, _ in rows}) == 1 else across
+                found.append([image_id for _, image_id in rows])
+        return within, across
 
     def as_dict(self) -> dict:
         """The whole report, ready for JSON."""
@@ -171,14 +183,14 @@ class Report:
         }
 
     def save(self, path: Path):
-        """Write the report as JSON."""
+        """Writes the report as JSON."""
         path.write_text(json.dumps(self.as_dict(), indent=2) + "\n")
 
     def summary(self) -> dict[str, str]:
-        """What a card says, as Markdown: `splits`, `dropped`, `skipped`, `duplicates` and `built`."""
+        """The entries of a card's template, as Markdown."""
         report = self.as_dict()
         lines = [
-            "| split | rows | groups | commonest size | masks per row | empty masks | area (px): 5 %, median, 95 % |",
+            "| split | rows | groups | usual size | masks per row | empty masks | area (px): 5 %, median, 95 % |",
             "|---|---|---|---|---|---|---|",
         ]
         for split, facts in report["splits"].items():
@@ -210,8 +222,8 @@ class Report:
         return "\n".join([*parts, *taken, *([self.bad_files()] if self.skipped else []), *warnings])
 
 
-def contact_sheet(examples: dict[str, list]) -> PIL.Image.Image:
-    """Random rows, one line per split, with each rater's outline in its own colour."""
+def contact_sheet(examples: dict[str, list[Row]]) -> PIL.Image.Image:
+    """Random rows, one line per split, with the outlines of each rater in one colour."""
     sheet = PIL.Image.new("RGB", (EXAMPLES * TILE, len(examples) * TILE))
     for line, (split, rows) in enumerate(examples.items()):
         for column, row in enumerate(rows):
@@ -220,7 +232,7 @@ def contact_sheet(examples: dict[str, list]) -> PIL.Image.Image:
     return sheet
 
 
-def _tile(row) -> PIL.Image.Image:
+def _tile(row: Row) -> PIL.Image.Image:
     pixels = row.image.pixels  # [H, W] or [H, W, 3]
     if pixels.dtype != np.uint8:
         pixels = (pixels / max(pixels.max(), 1) * 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Write rows as the parquet shards of a data set, and the card beside them."""
+"""Writes rows as Parquet shards of a data set, and the card."""
 
 import string
 from pathlib import Path
@@ -9,23 +9,30 @@ from datasets import DatasetInfo, Features, Image, List, SplitDict, SplitInfo, V
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCardData
 
+from .picture_files import Row
+
 FEATURES = Features(
     {"image": Image(), "masks": List(Image()), "image_id": Value("string"), "group_id": Value("string")}
 )
 SHARD_BYTES = 400 * 2**20
-BATCH_ROWS = 100  # a row group; small enough to stream and to read at random
+BATCH_ROWS = 100  # a row group; small enough for streaming and random access
 
 
 class ShardWriter:
-    """One parquet writer per split, which starts a new shard when one is full; `close` gives the final names.
+    """One Parquet writer per split, which starts a new shard when one is full; `close` sets the final names.
 
     Args:
         folder (`Path`): where to write SPLIT-0000K-of-0000N.parquet.
     """
 
     def __init__(self, folder: Path):
-        self.folder, self.num_bytes, self.rows_of = folder, {}, {}
-        self._writers, self._batches, self._shards = {}, {}, {}
+        self.folder = folder
+        # by split
+        self.num_bytes: dict[str, int] = {}
+        self.rows_of: dict[str, int] = {}
+        self._writers: dict[str, pq.ParquetWriter] = {}
+        self._batches: dict[str, list[dict]] = {}
+        self._shards: dict[str, list[Path]] = {}
         folder.mkdir()
 
     def __enter__(self):
@@ -39,19 +46,20 @@ class ShardWriter:
     def num_rows(self) -> int:
         return sum(self.rows_of.values())
 
-    def write(self, row):
-        """Add a `common.Row` to its split."""
-        image, *masks = [{"bytes": picture.data, "path": None} for picture in (row.image, *row.masks)]
+    def write(self, row: Row):
+        """Adds a row to its split."""
+        pictures = (row.image, *row.masks)
+        image, *masks = [{"bytes": picture.data, "path": None} for picture in pictures]
         batch = self._batches.setdefault(row.split, [])
         batch.append({"image": image, "masks": masks, "image_id": row.image_id, "group_id": row.group_id})
-        size = sum(len(cell["bytes"]) for cell in (image, *masks))
+        size = sum(len(picture.data) for picture in pictures)
         self.num_bytes[row.split] = self.num_bytes.get(row.split, 0) + size
         self.rows_of[row.split] = self.rows_of.get(row.split, 0) + 1
         if len(batch) == BATCH_ROWS:
             self._flush(row.split)
 
     def close(self):
-        """Write what is left and give each shard its name."""
+        """Writes the remaining rows and gives each shard its final name."""
         for split in list(self._batches):
             self._flush(split)
         for split, shards in self._shards.items():
@@ -72,13 +80,13 @@ class ShardWriter:
 
 
 def write_card(folder: Path, template: str, shards: ShardWriter, summary: dict[str, str]):
-    """Write README.md: the template filled in, with `dataset_info` and `configs` added to its YAML.
+    """Writes README.md: the filled template, with `dataset_info` and `configs` added to its YAML.
 
     Args:
         folder (`Path`): of the data set.
         template (`str`): a file beside this one, with `$`-placeholders for the entries of `summary`.
         shards (`ShardWriter`): closed.
-        summary (`dict[str, str]`): what `Report.summary` says.
+        summary (`dict[str, str]`): from `Report.summary`.
     """
     front, body = Path(__file__).with_name(template).read_text().split("---\n", 2)[1:]
     splits = [split for split in ("train", "validation", "test") if split in shards.rows_of]
@@ -90,6 +98,6 @@ def write_card(folder: Path, template: str, shards: ShardWriter, summary: dict[s
     data = DatasetCardData()
     DatasetInfosDict({"default": info}).to_dataset_card_data(data)
     files = [{"split": split, "path": f"data/{split}-*"} for split in splits]
-    data.configs = [{"config_name": "default", "data_files": files}]
+    data["configs"] = [{"config_name": "default", "data_files": files}]
     text = string.Template(body).substitute(summary)
     (folder / "README.md").write_text(f"---\n{front}{data.to_yaml()}\n---\n{text}")

@@ -1,15 +1,15 @@
-"""Take metadata out of PNG and JPEG files without touching a pixel: the files are cut, never encoded anew.
+"""Removes metadata from PNG and JPEG files without touching a pixel: the files are cut, never encoded again.
 
-What is kept is what decoders need (PNG: ISO/IEC 15948, 5.6; JPEG: ITU-T T.81, B.1 and B.2, and T.871 for JFIF).
-Colour profiles go as well: neither Pillow nor `datasets` nor the pipeline applies them, so no number changes, and
-their descriptions name people's screens.
+Only what decoders need is kept (PNG: ISO/IEC 15948, 5.6; JPEG: ITU-T T.81, B.1 and B.2, and T.871 for JFIF).
+Colour profiles are removed too: neither Pillow nor `datasets` nor the pipeline applies them, so no number changes, and
+their descriptions identify devices.
 """
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# frames of animations (acTL, fcTL, fdAT) stay, so that whoever reads the file still sees that it is one
+# frames of animations (acTL, fcTL, fdAT) stay, so that readers still see an animation
 PNG_KEPT = set(b"IHDR PLTE IDAT IEND tRNS gAMA cHRM sRGB sBIT bKGD pHYs acTL fcTL fdAT".split())
 PNG_KINDS = {b"tEXt": "text", b"zTXt": "text", b"iTXt": "text", b"eXIf": "EXIF", b"tIME": "time", b"iCCP": "profile"}
-JPEG_KINDS = (  # by marker and the beginning of its segment
+JPEG_KINDS = (  # marker, beginning of the segment, kind
     (0xE1, b"Exif\0", "EXIF"),
     (0xE1, b"http://ns.adobe.com/x", "XMP"),
     (0xE2, b"ICC_PROFILE\0", "profile"),
@@ -23,7 +23,7 @@ SOI, EOI, SOS, COM, APP0, APP14 = 0xD8, 0xD9, 0xDA, 0xFE, 0xE0, 0xEE
 
 
 def strip_metadata(data: bytes) -> tuple[bytes, frozenset[str]]:
-    """A PNG or JPEG file without metadata, and the kinds that were removed; other files as they are.
+    """A PNG or JPEG file without metadata, and the kinds that were removed; other files unchanged.
 
     Raises:
         ValueError: for a file that breaks off inside a header.
@@ -40,7 +40,7 @@ def _strip_png(data: bytes) -> tuple[bytes, frozenset[str]]:
     while start < len(data):
         kind, end = data[start + 4 : start + 8], start + 12 + int.from_bytes(data[start : start + 4])
         if end > len(data):
-            kept.append(data[start:])  # cut off: left to the decoder to say so
+            kept.append(data[start:])  # cut off: the decoder will report it
             break
         if kind in PNG_KEPT:
             kept.append(data[start:end])

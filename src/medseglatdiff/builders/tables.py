@@ -1,4 +1,4 @@
-"""Tables that people keep beside their images: JSON lines, JSON, CSV, TSV, Parquet and lists of names."""
+"""Tables beside images: JSON lines, JSON, CSV, TSV, Parquet and lists of names."""
 
 import csv
 import io
@@ -6,18 +6,18 @@ import json
 from pathlib import PurePosixPath
 
 TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".lst")
-# tables and pickles that say the same, but are not read
+# other formats of such tables, which are not read
 OTHER_TABLES = (".xlsx", ".xls", ".ods", ".pkl", ".pickle", ".npy", ".npz", ".yaml", ".yml", ".feather", ".mat")
 
 
 def read_table(data: bytes, name: str) -> list[dict]:
     """The rows of a table by column; of a list of names, rows with the one column `file_name`.
 
-    Values are texts, or what JSON and Parquet give; columns are without spaces at their ends; blank lines are passed
-    over, and so is a byte order mark.
+    Values are strings, or of the types in JSON and Parquet. Columns and cells are stripped; blank lines and a byte
+    order mark are skipped.
 
     Raises:
-        ValueError: naming the table, and the line where there is one.
+        ValueError: naming the table, and the line if there is one.
     """
     suffix = PurePosixPath(name).suffix.lower()
     if suffix == ".parquet":
@@ -25,9 +25,9 @@ def read_table(data: bytes, name: str) -> list[dict]:
     try:
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{name!r} must be a text in UTF-8, but is not: {error}") from error
+        raise ValueError(f"{name!r} must be text in UTF-8, but is not: {error}") from error
     if "\0" in text:
-        raise ValueError(f"{name!r} must be a text, but holds zero bytes.")
+        raise ValueError(f"{name!r} must be text, but holds zero bytes.")
     if suffix == ".jsonl":
         return _json_lines(text, name)
     if suffix == ".json":
@@ -53,11 +53,11 @@ def _json_lines(text: str, name: str) -> list[dict]:
 
 
 def _json(text: str, name: str) -> list[dict]:
-    """A list of rows, or lists of names by split."""
+    """Rows from a list of objects, or from an object with a list of names per split; none from other JSON."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name!r} is no JSON: {error}") from error
+        raise ValueError(f"{name!r} is not JSON: {error}") from error
     if isinstance(content, list) and all(isinstance(row, dict) for row in content):
         return content
     if isinstance(content, dict) and content and all(isinstance(names, list) for names in content.values()):

@@ -1,27 +1,31 @@
-"""Jobs over processes, in order; whatever happens to a process, the whole ends with a sentence, within seconds."""
+"""Runs jobs in processes, in order; if a process dies, the build ends with a clear error within seconds."""
 
 import multiprocessing
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing.connection import wait
 
-from .picture_files import BadFile
+from .picture_files import BadFile, Row
 
-JOBS_AHEAD = 8  # per process: enough to keep it busy, few enough to keep in memory
+JOBS_AHEAD = 8  # per process: enough to keep it busy, few enough for memory
+MakeRows = Callable[..., list[Row]]
+Outcome = list[Row] | BadFile
+
+_make_rows: MakeRows  # of this process, set by `_start`
 
 
-def outcomes(jobs: Iterable, make_rows: Callable, num_workers: int) -> Iterator:
-    """What `make_rows` gives for each job in order, or its `BadFile` as a value, since that must not end the build.
+def outcomes(jobs: Iterable, make_rows: MakeRows, num_workers: int) -> Generator[Outcome, None, None]:
+    """Yields the rows of each job, in order, or its `BadFile` as a value, since that must not end the build.
 
     Raises:
         OSError: if a process is killed or runs out of memory.
-        Exception: whatever else `make_rows` raises.
+        Exception: any other error of `make_rows`.
     """
     try:
         if num_workers < 2:
@@ -31,17 +35,17 @@ def outcomes(jobs: Iterable, make_rows: Callable, num_workers: int) -> Iterator:
             yield from _from_processes(iter(jobs), make_rows, num_workers)
     except BrokenProcessPool as error:
         raise OSError(
-            "a worker ended before its work did: killed, or out of memory? Fewer `--num-workers` need less of it."
+            "a worker ended too early: killed, or out of memory? Fewer `--num-workers` need less memory."
         ) from error
     except MemoryError as error:
-        raise OSError("out of memory: fewer `--num-workers` need less of it.") from error
+        raise OSError("out of memory: fewer `--num-workers` need less memory.") from error
 
 
-def _from_processes(jobs: Iterator, make_rows: Callable, num_workers: int) -> Iterator:
-    # each process opens the source once, at its first job; sending it with each job would cost seconds a time
+def _from_processes(jobs: Iterator, make_rows: MakeRows, num_workers: int) -> Iterator[Outcome]:
+    # each process opens the source once, at its first job; sending it with every job would cost seconds each time
     spawn, before = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(num_workers, spawn, initializer=_start_process, initargs=(make_rows,))
-    waiting = deque()
+    waiting: deque[Future[Outcome]] = deque()
     try:
         while True:
             room = JOBS_AHEAD * num_workers - len(waiting)
@@ -49,7 +53,7 @@ def _from_processes(jobs: Iterator, make_rows: Callable, num_workers: int) -> It
             if not waiting:
                 break
             yield waiting.popleft().result()
-    except BaseException:  # an error, Ctrl-C or a reader that goes away: nobody waits for the jobs under way
+    except BaseException:  # an error, Ctrl-C or a closed generator: do not wait for running jobs
         for process in set(multiprocessing.active_children()) - before:
             process.kill()
         raise
@@ -57,8 +61,10 @@ def _from_processes(jobs: Iterator, make_rows: Callable, num_workers: int) -> It
         pool.shutdown(cancel_futures=True)
 
 
-def _start_process(make_rows: Callable):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all: the parent ends its workers
+def _start_process(make_rows: MakeRows):
+    for number in signal.Signals:
+        if number.name in ("SIGINT", "SIGHUP"):  # a terminal sends them to all: the parent ends its workers
+            signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _start(make_rows)
@@ -69,12 +75,12 @@ def _end_with_parent():
     os._exit(1)
 
 
-def _start(make_rows: Callable):
+def _start(make_rows: MakeRows):
     global _make_rows
     _make_rows = make_rows
 
 
-def _outcome(job) -> list | BadFile:
+def _outcome(job) -> Outcome:
     try:
         return _make_rows(job)
     except BadFile as error:

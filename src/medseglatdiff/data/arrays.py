@@ -1,4 +1,4 @@
-"""Arrays and tensors of any make -> plain arrays `(H, W, C)` -> float32 in [0, 1]."""
+"""Arrays and tensors of any kind -> plain arrays `(H, W, C)` -> float32 in [0, 1]."""
 
 import warnings
 
@@ -7,7 +7,7 @@ import torch
 
 from .limits import check_size
 
-FEW_BITS = 14  # a 16-bit image that uses no more shows less than a quarter of the brightness
+FEW_BITS = 14  # a 16-bit image that uses at most these appears at less than a quarter of full brightness
 
 
 def as_plain_array(array: np.ndarray) -> np.ndarray:
@@ -18,11 +18,11 @@ def as_plain_array(array: np.ndarray) -> np.ndarray:
 
     Raises:
         TypeError: for objects, records, text, dates and complex numbers.
-        ValueError: for other shapes, masked pixels, no pixel and more than `MAX_PIXELS`.
+        ValueError: for other shapes, masked pixels, an empty array and more than `MAX_PIXELS` pixels.
     """
     if np.ma.is_masked(array):
         raise ValueError("`image` must have no masked pixels: fill them first, for instance by `array.filled(0)`.")
-    array = np.asarray(array)  # np.matrix among others stays 2-D whatever one indexes
+    array = np.asarray(array)  # np.matrix, for one, stays 2-D however it is indexed
     if array.dtype.kind not in "buif":
         raise TypeError(f"`image` must be of type uint8, uint16, float or bool, but was {array.dtype}.")
     if array.ndim == 2:
@@ -76,7 +76,7 @@ def to_unit_range(array: np.ndarray, stretch: bool) -> np.ndarray:
 
 
 def _stretched(array: np.ndarray) -> np.ndarray:
-    """From the least to the greatest value, row by row: the float64 of a large image would take gigabytes."""
+    """Stretched from minimum to maximum, row by row: a large image in float64 would take gigabytes."""
     # differences of 64-bit integers are exact as unsigned ones, modulo 2**64
     exact = np.uint64 if array.dtype.kind in "ui" and array.dtype.itemsize == 8 else np.float64
     with np.errstate(over="ignore"):
@@ -91,11 +91,11 @@ def _stretched(array: np.ndarray) -> np.ndarray:
 
 
 def warn_of_few_bits(array: np.ndarray, most: int):
-    """Says that a 16-bit image will be nearly black, as those of 10, 12 or 14 bits are."""
+    """Warns that a 16-bit image will be nearly black because it uses 14 bits or fewer."""
     least, largest = int(array.min()), int(array.max())
     warnings.warn(
-        f"`image` holds 16-bit values from {least} to {largest}, of {most} that it could hold, so it is taken for a "
-        f"dark image. If its white is another value, such as {2 ** largest.bit_length() - 1}, divide the array by it "
+        f"`image` holds 16-bit values from {least} to {largest}, out of a possible {most}, so it is read as a "
+        f"dark image. If white is another value, such as {2 ** largest.bit_length() - 1}, divide the array by it "
         "(floats in [0, 1]), or save the file with its full range.",
         UserWarning,
         stacklevel=2,

@@ -11,7 +11,7 @@ __all__ = ["decode_frame", "is_dicom", "read_dataset", "read_dicom"]
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-PACKAGES = {  # pydicom's dependency -> the package of it that the extra `dicom` brings
+PACKAGES = {  # pydicom's dependency -> the package that provides it, in the extra `dicom`
     "gdcm": "python-gdcm",  # JPEG Lossless, JPEG of 12 bits; Apache-2.0, where pylibjpeg-libjpeg is under the GPL
     "pyjpegls": "pyjpegls",  # JPEG-LS; MIT
     "pylibjpeg-openjpeg": "pylibjpeg-openjpeg",  # high-throughput JPEG 2000, which Pillow does not read; MIT
@@ -23,7 +23,7 @@ def read_dicom(source, stretch: bool = False, frame: int | None = None) -> np.nd
 
     Grey: the modality transform is applied (to Hounsfield units in CT), then the file's first VOI table or window;
     without them the range of values is stretched to [0, 1]. Enhanced objects state these for each frame.
-    MONOCHROME1 and a `PresentationLUTShape` of INVERSE are inverted, once, so that more is brighter. Padding around
+    MONOCHROME1 and a `PresentationLUTShape` of INVERSE are inverted, once, so that greater is brighter. Padding around
     the scanned field takes the darkest value found inside it.
 
     Colour: RGB, palettes and YBR become RGB, divided by the largest value of `BitsStored`; windows do not apply to it.
@@ -33,25 +33,25 @@ def read_dicom(source, stretch: bool = False, frame: int | None = None) -> np.nd
     Args:
         source: a path, a file object or a `pydicom.Dataset`.
         stretch (`bool`, *optional*, defaults to `False`): ignore tables and windows, stretch the full range of values.
-        frame (`int`, *optional*): which frame of a file of several, from 0.
+        frame (`int`, *optional*): index of the frame in a multi-frame file, from 0.
 
     Raises:
         ImportError: without pydicom.
-        ValueError: for several frames without `frame`, objects that are no pictures (doses, segmentations, reports),
-            no or damaged pixel data, a compression whose decoder is missing, no pixel or more than `MAX_PIXELS`, and
-            attributes that contradict each other.
+        ValueError: for several frames without `frame`, objects that are not images (doses, segmentations, reports),
+            missing or damaged pixel data, a compression whose decoder is not installed, an empty image or more than
+            `MAX_PIXELS` pixels, and attributes that contradict each other.
     """
     dataset, name = read_dataset(source), name_of(source)
     try:
         return _read(dataset, name, stretch, frame)
     except (BadImage, ImportError):
         raise
-    except Exception as error:  # values are decoded at their first use: damage shows here, as nearly anything
+    except Exception as error:  # values are decoded on first use, and damage raises almost any exception
         raise unreadable(name, error) from error
 
 
 def _read(dataset, name: str, stretch: bool, frame: int | None) -> np.ndarray:
-    # 1. refuse what has no plain meaning as one image
+    # 1. refuse what is not one image
     refuse_other_objects(dataset, name)
     photometric = str(dataset.get("PhotometricInterpretation") or "none")
     if photometric not in (*GREY, *COLOUR):
@@ -60,7 +60,9 @@ def _read(dataset, name: str, stretch: bool, frame: int | None) -> np.ndarray:
     rows, columns = (int(one_number(dataset, keyword, name, default=0)) for keyword in ("Rows", "Columns"))
     check_size(rows, columns, name)
     stored_bits, high_bit = (one_number(dataset, keyword, name) for keyword in ("BitsStored", "HighBit"))
-    if None not in (stored_bits, high_bit) and high_bit != stored_bits - 1:
+    if stored_bits is None:
+        raise BadImage(f"`BitsStored` must be a number, but {name} has none.")
+    if high_bit is not None and high_bit != stored_bits - 1:
         raise BadImage(f"`HighBit` must be BitsStored - 1, but {name} has {high_bit:g} and {stored_bits:g}.")
     # 2. colour
     stored = decode_frame(dataset, index, name)  # [H, W] or [H, W, 3]
@@ -74,7 +76,7 @@ def _read(dataset, name: str, stretch: bool, frame: int | None) -> np.ndarray:
     inverted = photometric == "MONOCHROME1" or str(header.get("PresentationLUTShape") or "").strip() == "INVERSE"
     if empty.any() and not empty.all():
         values[empty] = values[~empty].max() if inverted else values[~empty].min()
-    # 4. as the file wants it shown, or the full range; more is brighter
+    # 4. the file's display settings, or the full range; greater is brighter
     signed = stored.dtype.kind == "i" or (one_number(header, "RescaleIntercept", name, default=0) < 0)
     shown = None if stretch else visible(values, header, signed, name)  # [H, W]
     if shown is None:
@@ -98,10 +100,10 @@ def _frame_index(dataset, frame: int | None, name: str) -> int:
 
 
 def decode_frame(dataset, index: int, name: str) -> np.ndarray:
-    """The stored values of a frame, `(H, W)` or `(H, W, 3)`, by the first decoder that can; YBR becomes RGB.
+    """The stored values of a frame, `(H, W)` or `(H, W, 3)`, by the first decoder that succeeds; YBR becomes RGB.
 
     Raises:
-        BadImage: for damaged pixel data, and a compression whose decoder is missing, with the package that brings it.
+        BadImage: for damaged pixel data, and for a compression whose decoder is not installed, which is named.
     """
     from pydicom.encaps import get_frame
     from pydicom.pixels import pixel_array
@@ -117,13 +119,13 @@ def decode_frame(dataset, index: int, name: str) -> np.ndarray:
     for plugin in plugins:
         try:
             return pixel_array(dataset, index=index, decoding_plugin=plugin)
-        except Exception as error:  # decoders raise nearly anything
+        except Exception as error:  # decoders raise almost any exception
             reasons.append(" ".join(str(error).split()))
     raise BadImage(f"`image` must hold pixel data that can be decoded, but {name} does not: {'; '.join(reasons)}")
 
 
 def _plugins(syntax, name: str) -> list[str]:
-    """The installed decoders of a compression; gdcm comes last, so that what the others read stays as it was."""
+    """The installed decoders of a compression; gdcm comes last, for what no other one reads."""
     from pydicom.pixels import get_decoder
 
     try:
@@ -142,7 +144,7 @@ def _colour(stored: np.ndarray, dataset, stored_bits: float, name: str) -> np.nd
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         from pydicom.pixels import apply_color_lut
 
-        stored = apply_color_lut(stored, dataset)  # [H, W, 3], 8 or 16 bits, whatever the indices have
+        stored = apply_color_lut(stored, dataset)  # [H, W, 3], 8 or 16 bits, independent of the indices
         stored_bits = 8 * stored.dtype.itemsize
     if stored.ndim != 3 or stored.shape[2] != 3 or stored.dtype.kind != "u":
         found = f"{stored.shape} of type {stored.dtype}"

@@ -1,4 +1,4 @@
-"""DICOM files: which files are some, how they are opened within bounds, and which of them hold no picture."""
+"""DICOM files: how they are recognised and opened within limits, and which of them are not images."""
 
 import os
 import zlib
@@ -7,7 +7,7 @@ from pathlib import Path
 from .limits import BadImage, is_file_object, name_of, open_regular, unpacked_size, unreadable
 
 STORAGE = "1.2.840.10008.5.1.4.1.1."
-NO_PICTURES = (  # storage classes (PS3.4 B.5) whose objects are no pictures, although some hold pixel data
+NO_PICTURES = (  # storage classes (PS3.4 B.5) whose objects are not images, although some hold pixel data
     *("4.2", "9", "11", "30", "66", "67", "68", "79", "81", "88", "90", "91", "104", "200", "201"),
     *("481.2", "481.3", "481.4", "481.5", "481.6", "481.7", "481.8", "481.9"),
 )
@@ -48,18 +48,18 @@ def _starts_with_element(head: bytes) -> bool:
     group, vr, length = head[:2], head[4:6], head[4:8]
     if len(head) < 8 or group not in (b"\x02\x00", b"\x08\x00", b"\x00\x08"):
         return False
-    explicit = vr.isalpha() and vr.isupper()  # as all that is big endian
+    explicit = vr.isalpha() and vr.isupper()  # big endian always is
     return explicit or (group[1] == head[3] == 0 and int.from_bytes(length, "little") <= 64)
 
 
 def read_dataset(source, stop_before_pixels: bool = False):
     """The `pydicom.Dataset` of a path or a file object; a dataset is returned as it is.
 
-    pydicom decodes a value at its first use, so damage may show later, as nearly any exception.
+    pydicom decodes a value on first use, so damage may show later, as almost any exception.
 
     Raises:
         ImportError: without pydicom.
-        BadImage: if the file is missing, no DICOM, damaged, nested too deeply, or unpacks to more than
+        BadImage: if the file is missing, not DICOM, damaged, nested too deeply, or unpacks to more than
             `MAX_UNPACKED_BYTES`.
     """
     try:
@@ -74,7 +74,7 @@ def read_dataset(source, stop_before_pixels: bool = False):
             head = file.read(132)
             bare = head[128:] != b"DICM"
             if bare and not _starts_with_element(head):
-                raise unreadable(name, "it does not begin as DICOM files do")
+                raise unreadable(name, "it does not begin like a DICOM file")
             _refuse_bombs(file)
             dataset = pydicom.dcmread(file, stop_before_pixels=stop_before_pixels, force=bare)
             if "TransferSyntaxUID" not in dataset.file_meta:
@@ -84,12 +84,12 @@ def read_dataset(source, stop_before_pixels: bool = False):
         raise
     except RecursionError as error:
         raise unreadable(name, "its sequences are nested too deeply") from error
-    except Exception as error:  # damaged bytes make pydicom raise nearly anything
+    except Exception as error:  # damaged bytes make pydicom raise almost any exception
         raise unreadable(name, error) from error
 
 
 def _guessed_syntax(dataset):
-    """What pydicom has read a file without file meta by: such files hold no compressed pixels."""
+    """The syntax by which pydicom read a file without file meta; such files hold no compressed pixels."""
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     implicit, little = dataset.original_encoding
@@ -97,7 +97,7 @@ def _guessed_syntax(dataset):
 
 
 def _refuse_bombs(file):
-    """Counts what a deflated file unpacks to: pydicom unpacks it whole before a size can be seen."""
+    """Counts the unpacked bytes of a deflated file: pydicom unpacks it whole before a size can be checked."""
     from pydicom.filereader import read_dataset as read_elements
     from pydicom.filereader import read_preamble
     from pydicom.uid import DeflatedExplicitVRLittleEndian
@@ -111,7 +111,7 @@ def _refuse_bombs(file):
 
 
 def refuse_other_objects(dataset, name: str):
-    """Raises for storage classes that are no pictures (doses, segmentations, reports, ...) and for what has no pixels.
+    """Refuses storage classes that are not images (doses, segmentations, reports, ...) and files without pixels.
 
     Raises:
         BadImage: names the class.
@@ -121,6 +121,6 @@ def refuse_other_objects(dataset, name: str):
     if uid.startswith(tuple(f"{STORAGE}{kind}." for kind in NO_PICTURES)) or uid in {STORAGE + k for k in NO_PICTURES}:
         from pydicom.uid import UID
 
-        raise BadImage(f"`image` must be a DICOM file of a picture, but {name} is of the class {UID(uid).name}.")
+        raise BadImage(f"`image` must be a DICOM image, but {name} is of the class {UID(uid).name}.")
     if "PixelData" not in dataset:
         raise BadImage(f"`image` must be a DICOM file with pixel data, but {name} has none.")

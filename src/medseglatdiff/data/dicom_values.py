@@ -1,17 +1,18 @@
-"""The attributes behind a DICOM frame's values, by the standard's rules (PS3.3), whoever wrote them in which VR.
+"""The attributes that give a DICOM frame's values their meaning, by the standard (PS3.3) and whatever VR they have.
 
-Where pydicom's own functions follow the standard they are used (decoding, palettes, colour); what is written out here
-is what they do not do: functional groups, padding, a slope or an intercept alone, and tables that begin below zero or
-hold more entries than their bits count (`apply_modality_lut` and `apply_voi` index in the pixels' own type).
+pydicom's functions are used where they follow the standard (decoding, palettes, colour). Written out here is what they
+lack: functional groups, padding, a slope or an intercept alone, and tables that begin below zero or hold more entries
+than their bits can count (`apply_modality_lut` and `apply_voi` index in the pixels' type).
 """
 
 import math
+from typing import overload
 
 import numpy as np
 
 from .limits import BadImage
 
-MACROS = {  # functional groups of enhanced objects (C.7.6.16.2) and what is read of them
+MACROS = {  # functional groups of enhanced objects (C.7.6.16.2) -> the attributes that are read
     "PixelMeasuresSequence": ("PixelSpacing",),
     "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
     "FrameVOILUTSequence": ("WindowCenter", "WindowWidth", "VOILUTFunction"),
@@ -24,7 +25,7 @@ OF_THE_FILE = (
 
 
 def frame_header(dataset, frame: int, name: str):
-    """What is said of one frame, as a flat dataset: by its functional groups, those shared by all, or the file.
+    """The attributes of one frame as a flat dataset: of its functional groups, the shared ones, or the file.
 
     Raises:
         BadImage: if the functional groups cannot be read.
@@ -38,7 +39,7 @@ def frame_header(dataset, frame: int, name: str):
                 header[keyword] = dataset[keyword]
         per_frame = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])
         if per_frame and frame >= len(per_frame):
-            raise BadImage(f"`image` must describe each of its frames, but {name} describes {len(per_frame)} only.")
+            raise BadImage(f"`image` must describe each of its frames, but {name} describes only {len(per_frame)}.")
         groups = [*(dataset.get("SharedFunctionalGroupsSequence") or []), *per_frame[frame : frame + 1]]
         for group in groups:
             for macro, keywords in MACROS.items():
@@ -47,16 +48,16 @@ def frame_header(dataset, frame: int, name: str):
                         header[keyword] = item[keyword]
     except BadImage:
         raise
-    except Exception as error:  # values of items are decoded at their first use: damage shows here, as nearly anything
-        raise BadImage(f"`image` must have functional groups that can be read, but {name} has not: {error}") from error
+    except Exception as error:  # values are decoded on first use, and damage raises almost any exception
+        raise BadImage(f"`image` must have readable functional groups, but {name} does not: {error}") from error
     return header
 
 
 def numbers(header, keyword: str, name: str, finite: bool = True) -> list[float]:
-    """The values of a numeric attribute; none where it is missing or empty.
+    """The values of a numeric attribute; an empty list if it is missing or empty.
 
     Raises:
-        BadImage: for what is no number, and, unless `finite` is false, for NaN and infinity.
+        BadImage: for values that are not numbers and, unless `finite` is false, for NaN and infinity.
     """
     try:
         value = header.get(keyword)
@@ -69,8 +70,16 @@ def numbers(header, keyword: str, name: str, finite: bool = True) -> list[float]
     return found
 
 
+@overload
+def one_number(header, keyword: str, name: str, default: float) -> float: ...
+
+
+@overload
+def one_number(header, keyword: str, name: str, default: None = None) -> float | None: ...
+
+
 def one_number(header, keyword: str, name: str, default: float | None = None) -> float | None:
-    """The value of an attribute that has one; the default where it is missing or empty."""
+    """The value of an attribute with a single one; the default if it is missing or empty."""
     found = numbers(header, keyword, name)
     if len(found) > 1:
         raise BadImage(f"`{keyword}` must be one number, but {name} has {len(found)}.")
@@ -78,10 +87,10 @@ def one_number(header, keyword: str, name: str, default: float | None = None) ->
 
 
 def padding(stored: np.ndarray, header, name: str) -> np.ndarray:
-    """Where the file says that nothing was scanned (C.7.5.1.1.2): bool, of the shape of the stored values.
+    """Which pixels the file marks as padding (C.7.5.1.1.2): bool, of the shape of the stored values.
 
-    The values are 16 bits as the pixels are, signed or not, but writers get their VR wrong, so that -2000 comes as
-    63536 and the reverse: what is outside the pixels' range is read again as the other kind.
+    The padding value has 16 bits and is signed if the pixels are, but writers get its VR wrong, so that -2000 becomes
+    63536 or the reverse: a value outside the pixels' range is reinterpreted.
     """
     value = one_number(header, "PixelPaddingValue", name)
     if value is None:
@@ -99,7 +108,7 @@ def as_stored(number: int, signed: bool) -> int:
 
 
 def modality_values(stored: np.ndarray, header, name: str) -> np.ndarray:
-    """Stored values as what the modality measures, float64 (C.11.1): by a table, else by slope and intercept.
+    """Stored values in the units of the modality, float64 (C.11.1): by a table, else by slope and intercept.
 
     Raises:
         BadImage: for a slope of 0, several slopes, and damaged tables.
@@ -121,7 +130,7 @@ def look_up(values: np.ndarray, item, signed: bool, name: str) -> tuple[np.ndarr
         signed (`bool`): whether the first value may be below 0.
 
     Raises:
-        BadImage: if the descriptor is not of three numbers, or there are not as many entries as it says.
+        BadImage: if the descriptor is not three numbers, or there are fewer entries than it states.
     """
     descriptor = [int(number) for number in numbers(item, "LUTDescriptor", name)]
     if len(descriptor) != 3 or not 1 <= descriptor[2] <= 16:
@@ -140,12 +149,12 @@ def look_up(values: np.ndarray, item, signed: bool, name: str) -> tuple[np.ndarr
 
 
 def visible(values: np.ndarray, header, signed: bool, name: str) -> np.ndarray | None:
-    """Values as the file first wants them seen, in [0, 1] (C.11.2); `None` where it does not say.
+    """Values in [0, 1] under the first display setting of the file (C.11.2); `None` if it has none.
 
     By the first item of `VOILUTSequence`, as pydicom's `apply_voi_lut` prefers it, else by the first window.
 
     Raises:
-        BadImage: for a window of half its values or of no width, an unknown `VOILUTFunction`, and damaged tables.
+        BadImage: for a window without center or width, an unknown `VOILUTFunction`, and damaged tables.
     """
     for item in header.get("VOILUTSequence") or []:
         shown, bits = look_up(values, item, signed, name)
@@ -166,7 +175,7 @@ def visible(values: np.ndarray, header, signed: bool, name: str) -> np.ndarray |
 
 
 def window(values: np.ndarray, center: float, width: float, function: str = "LINEAR") -> np.ndarray:
-    """A window's function of values (C.11.2.1.2 and C.11.2.1.3) in [0, 1]; pydicom's fills the stored range."""
+    """Values in [0, 1] under a window (C.11.2.1.2 and C.11.2.1.3); pydicom's function fills the stored range."""
     if function == "SIGMOID":
         return 1 / (1 + np.exp((-4 * (values - center) / width).clip(-700, 700)))
     if function == "LINEAR":

@@ -1,4 +1,4 @@
-"""Files and folders that are there whole or not at all: written under a temporary name, then renamed into place."""
+"""Files and folders written whole or not at all: under a temporary name first, then renamed into place."""
 
 import ctypes
 import errno
@@ -18,24 +18,24 @@ from safetensors import SafetensorError
 
 Result = TypeVar("Result")
 
-PREFIX = ".partial-"  # of temporary names: hidden, so that nothing lists or publishes what a kill leaves behind
+PREFIX, OLD = ".partial-", ".old-"  # of temporary names: hidden, so that nothing lists or publishes what a kill leaves
 CURRENT_FOLDER, RENAME_EXCHANGE = -100, 2  # AT_FDCWD of fcntl.h; linux/fs.h
-READS, PAUSE = 10, 0.02  # of `read_folder`: how often, and seconds to wait for a missing folder
+READS, PAUSE = 10, 0.02  # of `read_folder`: attempts, and seconds to wait for a missing folder
 
 
-def temporary(path: Path) -> Path:
+def temporary(path: Path, prefix: str = PREFIX) -> Path:
     """A name beside `path` that nobody else uses, with its suffix."""
-    return path.with_name(f"{PREFIX}{secrets.token_hex(4)}-{path.name[-100:]}")
+    return path.with_name(f"{prefix}{secrets.token_hex(4)}-{path.name[-100:]}")
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Gives a temporary path to write a file to; where the block succeeds, the file takes the place of `path`.
+    """Yields a temporary path to write a file to; if the block succeeds, the file replaces `path`.
 
-    Otherwise nothing stays, and `path` is as it was.
+    Otherwise the temporary file is deleted, and `path` is left as it was.
 
     Raises:
-        OSError: whatever writing raises; a full disk is named together with `path`.
+        OSError: any error of writing; a full disk is named together with `path`.
     """
     path = Path(path)
     partial = temporary(path)
@@ -49,12 +49,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(folder: str | Path) -> Iterator[Path]:
-    """Gives an empty temporary folder to fill; where the block succeeds, it takes the place of `folder`, whole.
+    """Yields an empty temporary folder to fill; if the block succeeds, it replaces `folder` as a whole.
 
-    Otherwise nothing stays, and `folder` is as it was.
+    Otherwise the temporary folder is deleted, and `folder` is left as it was.
 
     Raises:
-        OSError: whatever writing raises; a full disk is named together with `folder`.
+        OSError: any error of writing; a full disk is named together with `folder`.
     """
     folder = Path(folder).resolve()  # what a link points to is replaced, not the link
     partial = temporary(folder)
@@ -77,7 +77,7 @@ def write_json(path: str | Path, content: dict | list):
     """Likewise, JSON with two spaces of indentation.
 
     Raises:
-        ValueError: if `content` holds a NaN or an infinity, which JSON has no number for.
+        ValueError: if `content` holds NaN or infinity, which JSON cannot represent.
     """
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
@@ -85,22 +85,22 @@ def write_json(path: str | Path, content: dict | list):
 def replace_folder(partial: Path, folder: Path):
     """Puts a finished folder in the place of another, which is deleted.
 
-    On Linux the two are exchanged in one step, so that `folder` is never missing; elsewhere there is a moment between
-    two renames in which it is (`read_folder` waits for its end).
+    On Linux the two are exchanged in one step, so that `folder` is never missing; elsewhere it is missing for a moment
+    between two renames (`read_folder` waits).
     """
     if not folder.is_dir():
         partial.rename(folder)
         return
-    if not exchange(partial, folder):
-        old = temporary(folder)
-        folder.rename(old)
+    if exchange(partial, folder):
+        old = partial
+    else:
+        old = folder.rename(temporary(folder, OLD))  # which `sweep` leaves alone: after a kill here it is all there is
         partial.rename(folder)
-        old.rename(partial)
-    shutil.rmtree(partial)
+    shutil.rmtree(old)
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Swaps two names in one step; False where system or file system cannot (renameat2 of Linux)."""
+    """Swaps two names in one step; False if the system or file system cannot (Linux has renameat2)."""
     function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
     if function is None:
         return False
@@ -113,15 +113,15 @@ def exchange(first: Path, second: Path) -> bool:
 
 
 def read_folder(folder: str | Path, read: Callable[[Path], Result]) -> Result:
-    """`read(folder)`, again where the folder was replaced or changed meanwhile: nobody gets half old, half new.
+    """`read(folder)`, repeated if the folder was replaced or changed meanwhile, so that old and new never mix.
 
     Raises:
-        OSError: if it changes during every one of ten reads. Errors of `read` stand where the folder stayed the same.
+        OSError: if the folder changes during all of ten attempts. Errors of `read` are raised if it did not change.
     """
     folder = Path(folder)
     for _ in range(READS):
         before = identity(folder)
-        if before is None:  # between two renames, where the system cannot exchange folders
+        if before is None:  # between two renames, if the system cannot exchange folders
             time.sleep(PAUSE)
             continue
         try:
@@ -134,11 +134,11 @@ def read_folder(folder: str | Path, read: Callable[[Path], Result]) -> Result:
                 return result
     if not folder.exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
-    raise OSError(f"{folder} changed whenever it was read: wait until whatever writes to it has ended.")
+    raise OSError(f"{folder} changed each time it was read: wait until the program that writes to it has ended.")
 
 
 def identity(folder: Path) -> tuple[int, int, int] | None:
-    """Changes when another folder takes this name and when entries come, go or are replaced; `None` for no folder."""
+    """Changes when the folder is replaced or its entries are added, removed or replaced; `None` if it is missing."""
     try:
         status = folder.stat()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What the names of folders and files say: the split, and the patient or sequence, which must not cross splits."""
+"""Splits and groups (patients or sequences, which must not cross splits) from the names of folders and files."""
 
 import os
 import re
@@ -7,6 +7,16 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text.
+
+    >>> sorted(word_set("train val train"))
+    ['train', 'val']
+    """
+    return frozenset(text.split())
+
+
 SPLITS = ("train", "validation", "test")
 WORDS_OF_SPLITS = {
     "train": ("train", "training", "trainset"),
@@ -14,17 +24,16 @@ WORDS_OF_SPLITS = {
     "test": ("test", "tests", "testing", "testset"),
 }
 SPLIT_OF_WORD = {word: split for split, words in WORDS_OF_SPLITS.items() for word in words}
-FILLERS = "set sets data dataset split part subset images image imgs img masks mask list files ids"
+FILLERS = word_set("set sets data dataset split part subset images image imgs img masks mask list files ids")
 # "dev" is for training in medicine and for validation elsewhere; "eval" is either validation or test
-UNCLEAR = "dev devset development eval evaluation fold folds kfold cv trainval holdout heldout split splits"
-FILLERS, UNCLEAR = frozenset(FILLERS.split()), frozenset(UNCLEAR.split())
+UNCLEAR = word_set("dev devset development eval evaluation fold folds kfold cv trainval holdout heldout split splits")
 WORD = re.compile(r"[^\W\d_]+?(?=[A-Z][a-z]|[\W\d_]|$)")
 TOKEN = re.compile(r"[^\W_]+")
 TWO_NUMBERED_WORDS = re.compile(r"([^\W\d_]+\d+)([^\W\d_]+\d+)")  # p3t1
 
 
 def plain_name(name: str) -> str:
-    """A name as all systems spell it: composed letters (NFC), slashes, no spaces at the ends of its parts."""
+    """A name in one spelling for all systems: composed letters (NFC), slashes, no spaces around its parts."""
     parts = unicodedata.normalize("NFC", name).replace("\\", "/").split("/")
     return "/".join(part.strip() for part in parts if part.strip() not in ("", "."))
 
@@ -35,7 +44,7 @@ def name_words(name: str) -> list[str]:
 
 
 def split_in_name(name: str) -> str | None:
-    """The split that a name means, in any case and spelling, or `None` where it means none.
+    """The split that a name stands for, in any case and spelling, or `None`.
 
     Raises:
         ValueError: for a name that looks like a split, but does not say which of the three.
@@ -53,7 +62,7 @@ def split_in_name(name: str) -> str | None:
 
 
 def names_below(files: Sequence[str]) -> list[str]:
-    """What `guess_groups` wants of paths: without suffixes, and without folders that all share or that name splits."""
+    """Paths as names for `guess_groups`: without suffixes, shared parent folders and folders named after splits."""
     paths = [PurePosixPath(plain_name(file)).with_suffix("") for file in files]
     shared = len(os.path.commonprefix([path.parts[:-1] for path in paths]))
     return ["/".join([*(p for p in path.parts[shared:-1] if not _is_split(p)), path.name]) for path in paths]
@@ -67,14 +76,14 @@ def _is_split(folder: str) -> bool:
 
 
 def guess_groups(names: Sequence[str]) -> tuple[list[str | None], str]:
-    """The group of each image by its name, `None` where that tells nothing, and what was taken for the group.
+    """The group of each image, guessed from its name, or `None`; and a description of what served as the group.
 
-    Subfolders are groups, the topmost where they are nested. Without subfolders, images whose names begin alike up to
-    a number, as those of `patient03_slice12`, `p3-t1`, `IMG_003_001` or `case 3 (2)` do, are a group. It would do more
-    harm to part such images than to keep them together.
+    Subfolders are groups, the topmost ones if they are nested. Without subfolders, images are a group if their names
+    begin alike up to a number, as in `patient03_slice12`, `p3-t1`, `IMG_003_001` or `case 3 (2)`. Separating such
+    images would do more harm than keeping them together.
 
     Args:
-        names (`Sequence[str]`): without suffixes, with subfolders, without what all have in common.
+        names (`Sequence[str]`): without suffixes, with subfolders, without folders that all share.
 
     Raises:
         ValueError: if no subfolder has a number in its name, so that they may be classes as well as patients.
@@ -95,11 +104,11 @@ def guess_groups(names: Sequence[str]) -> tuple[list[str | None], str]:
 def _groups_by_beginning(stems: list[str]) -> list[str | None]:
     tokens = [_tokens(stem) for stem in stems]
     shared = 0
-    while all(len(own) > shared + 1 for own in tokens) and len({own[shared][0] for own in tokens}) == 1:
+    while all(len(name) > shared + 1 for name in tokens) and len({name[shared][0] for name in tokens}) == 1:
         shared += 1
     groups = []
-    for stem, own in zip(stems, tokens, strict=True):
-        ends = [end for token, end in own[shared:-1] if re.search(r"\d", token)]
+    for stem, name in zip(stems, tokens, strict=True):
+        ends = [end for token, end in name[shared:-1] if re.search(r"\d", token)]
         groups.append(stem[: ends[0]] if ends else None)
     sizes = Counter(group for _, group in set(zip(stems, groups, strict=True)) if group)
     tells = len(sizes) > 1 and max(sizes.values()) > 1
@@ -107,7 +116,7 @@ def _groups_by_beginning(stems: list[str]) -> list[str | None]:
 
 
 def _tokens(stem: str) -> list[tuple[str, int]]:
-    """The words and numbers of a name, each with the place of its end."""
+    """The words and numbers of a name, each with its end position."""
     pair = TWO_NUMBERED_WORDS.fullmatch(stem)
     if pair:
         return [(pair[number], pair.end(number)) for number in (1, 2)]
@@ -115,9 +124,9 @@ def _tokens(stem: str) -> list[tuple[str, int]]:
 
 
 def looks_like_one_sequence(names: Sequence[str]) -> bool:
-    """Whether all names begin with one number, as the frames of a single video do: `video1_0001`, `video1_0002`."""
+    """Whether all names begin with the same number, as frames of one video do: `video1_0001`, `video1_0002`."""
     tokens = [_tokens(name.rpartition("/")[2]) for name in names]
     if len(names) < 2 or min(map(len, tokens)) < 2:
         return False
-    first = [tuple(token for token, _ in own[:-1]) for own in tokens]
+    first = [tuple(token for token, _ in name[:-1]) for name in tokens]
     return len(set(first)) == 1 and any(re.search(r"\d", token) for token in first[0])

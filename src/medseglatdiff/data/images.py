@@ -1,4 +1,4 @@
-"""Any input (PIL image, path, DICOM, array, tensor) -> model tensor; probabilities -> the input's own size."""
+"""Any input (PIL image, path, DICOM, array, tensor) -> model tensor; probabilities -> the input's size."""
 
 import os
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from .limits import is_file_object
 from .pictures import from_pil, read_picture
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601-2, as in Pillow's convert("L")
-WAYS_OUT = {  # type -> what to do with it
+WAYS_OUT = {  # type -> advice
     "bytes": "wrap them in io.BytesIO",
     "bytearray": "wrap it in io.BytesIO",
     "dict": "open its bytes by io.BytesIO, or decode the column by datasets.Image()",
@@ -29,21 +29,21 @@ def load_image(image, stretch: bool = False, frame: int | None = None) -> np.nda
     """Reads one image as float32 `(H, W, C)` with C of 1 or 3 and values in [0, 1].
 
     uint8 is divided by 255, uint16 by 65535, bool becomes 0 and 1, floats must lie in [0, 1]. A uint16 image that uses
-    at most 14 of its bits is warned about. Palettes, inks and other colour spaces become RGB, ICC profiles are ignored
+    at most 14 bits causes a warning. Palettes, inks and other colour spaces become RGB, ICC profiles are ignored
     (`pictures.MODES`). An alpha channel is dropped where it is opaque everywhere and refused elsewhere. EXIF
     orientation is not applied: the masks belong to the pixels as they are stored. DICOM: see `read_dicom`.
 
     Args:
         image: a PIL image, a path or an open binary file such as `io.BytesIO` (whatever Pillow reads, or DICOM), a
             `pydicom.Dataset`, an array `(H, W)` or `(H, W, C)`, or a tensor `(C, H, W)`. At most `MAX_PIXELS` pixels.
-        stretch (`bool`, *optional*, defaults to `False`): stretch the image from its least to its greatest value (all
+        stretch (`bool`, *optional*, defaults to `False`): stretch the image from its minimum to its maximum (all
             channels together, a constant image becomes 0), whatever its type and range. DICOM windows are then
-            ignored. For checkpoints trained on such images, as LIDC-IDRI's crops are.
-        frame (`int`, *optional*): which frame or page of a file that has several, from 0.
+            ignored. For checkpoints trained on such images, like the crops of LIDC-IDRI.
+        frame (`int`, *optional*): index of the frame or page in a file with several, from 0.
 
     Raises:
-        TypeError, ValueError: for anything else, URLs among it, files that cannot be read, NaN, infinite values, empty
-            images, and those of too many pixels.
+        TypeError, ValueError: for any other input, URLs included, files that cannot be read, NaN, infinite values,
+            empty images, and too many pixels.
     """
     if is_dataset(image) or isinstance(image, (str, os.PathLike)) or is_file_object(image):
         array = read_dicom(image, stretch, frame) if is_dicom(image) else read_picture(image, frame)
@@ -77,7 +77,7 @@ def to_channels(array: np.ndarray, num_channels: int) -> np.ndarray:
 def as_image_list(images) -> list:
     """One image, a list of images or a tensor `(B, C, H, W)` as a list of images.
 
-    Tuples and other sequences are lists, columns of a `datasets.Dataset` among them.
+    Tuples and other sequences count as lists, columns of a `datasets.Dataset` included.
 
     Raises:
         ValueError: if there are none.
@@ -102,7 +102,7 @@ def preprocess(
         stretch (`bool`, *optional*, defaults to `False`): see `load_image`.
 
     Returns:
-        float32 `(B, num_channels, sample_size, sample_size)` in [-1, 1], and each image's own `(H, W)`.
+        float32 `(B, num_channels, sample_size, sample_size)` in [-1, 1], and each image's original `(H, W)`.
 
     Raises:
         TypeError, ValueError: as `load_image` does, with the image's index.

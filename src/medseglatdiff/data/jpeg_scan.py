@@ -1,9 +1,9 @@
-"""Whether a JPEG's scans are whole, which libjpeg knows and Pillow does not say (ITU-T T.81).
+"""Whether the scans of a JPEG are complete, which libjpeg knows but Pillow does not report (ITU-T T.81).
 
-A sequential scan is probed: the last bytes of each of its intervals are changed, and both versions decoded. In a whole
-file this changes the last few blocks of the interval. If it changes blocks far before, what follows them was filled
-in, because the data had ended; if it changes nothing, the decoder had finished earlier, because it went astray in
-damaged data. Of a progressive file every coefficient must be sent to its last bit.
+A sequential scan is probed: the last bytes of each interval are changed, and both versions are decoded. In a complete
+file this changes the last few blocks of the interval. If it changes much earlier blocks, the blocks after them were
+filled in because the data had ended; if it changes nothing, the decoder had finished early because damaged data led it
+astray. A progressive file must send every coefficient down to its last bit.
 """
 
 import io
@@ -38,7 +38,7 @@ class Scan(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """What a JPEG says of its picture: the process, components by (identifier, sampling), restart interval, scans."""
+    """The headers of a JPEG: process, size, sampling of each component by identifier, restart interval and scans."""
 
     process: int
     height: int
@@ -49,14 +49,14 @@ class Frame(NamedTuple):
 
 
 def refuse_cut_jpeg(data: bytes, name: str):
-    """Checks the first picture of a file; warns where its decoder ends before its data do.
+    """Checks the first picture of a file; warns if its decoder finishes before the data end.
 
     Raises:
         BadImage: for a file that is cut short.
     """
     frame = read_frame(data)
     if frame is None:
-        return  # of a process that is rare, or so damaged that Pillow says so
+        return  # a rare process, or so damaged that Pillow raises an error
     check_size(frame.height, frame.width, name)
     if len(frame.scans) > MAX_SCANS:
         raise unreadable(name, f"it is a JPEG of {len(frame.scans)} scans: more than {MAX_SCANS} would take minutes")
@@ -70,7 +70,7 @@ def refuse_cut_jpeg(data: bytes, name: str):
 def _refuse_cut_scan(data: bytes, frame: Frame, name: str):
     try:
         first_changed = _probe(data, frame, 0x5A)
-        if first_changed and None in first_changed:  # by chance, or not
+        if first_changed and None in first_changed:  # possibly by chance: probe again
             again = _probe(data, frame, 0x33) or first_changed
             first_changed = [b if a is None else a for a, b in zip(first_changed, again, strict=True)]
     except (OSError, SyntaxError):
@@ -81,13 +81,15 @@ def _refuse_cut_scan(data: bytes, frame: Frame, name: str):
     if first_changed is None or any(units is not None and units > last_units for units in first_changed):
         raise unreadable(name, "it is a JPEG that is damaged or cut short: its data end before the picture does")
     if None in first_changed:
-        told = f"{name} may be a damaged JPEG: its picture ends before its data do."
-        warnings.warn(told, UserWarning, stacklevel=2)
+        message = f"{name} may be a damaged JPEG: its picture ends before its data do."
+        warnings.warn(message, UserWarning, stacklevel=2)
 
 
 def read_frame(data: bytes) -> Frame | None:
-    """The headers of the first picture; `None` for what cannot be followed, and for other processes than Huffman's."""
-    position, interval, frame, scans = 2, 0, None, []
+    """The headers of the first picture; `None` if they cannot be parsed or it is not Huffman-coded."""
+    position, interval = 2, 0
+    frame: Frame | None = None
+    scans: list[Scan] = []
     while match := re.compile(rb"\xff+([^\x00\xff])").search(data, position):
         marker, position = match[1][0], match.end()
         if marker == EOI:
@@ -112,8 +114,9 @@ def read_frame(data: bytes) -> Frame | None:
             stop = end.start() if end else len(data)
             scans.append(Scan(body[1:-3:2], body[-3], body[-2], body[-1] & 15, position, stop))
             position = stop
-    valid = frame and scans and frame.height and frame.width and all(0 not in s for s in frame.sampling.values())
-    return frame._replace(interval=interval) if valid else None
+    if not frame or not scans or 0 in (frame.height, frame.width, *(n for s in frame.sampling.values() for n in s)):
+        return None
+    return frame._replace(interval=interval)
 
 
 def _all_sent(frame: Frame) -> bool:
@@ -126,7 +129,7 @@ def _all_sent(frame: Frame) -> bool:
 
 
 def _with_changed_ends(data: bytes, frame: Frame, pattern: int) -> tuple[bytes, list[tuple[int, int]]]:
-    """A file whose intervals end in other bytes, but for markers and stuffing, and where each begins and ends."""
+    """The file with other bytes at the end of each interval (markers and stuffing aside), and all bounds."""
     scan, changed = frame.scans[0], bytearray(data)
     ends = [match.start() for match in RESTART.finditer(data, scan.start, scan.end)] if frame.interval else []
     bounds = list(zip([scan.start, *ends], [*ends, scan.end], strict=True))
@@ -138,9 +141,9 @@ def _with_changed_ends(data: bytes, frame: Frame, pattern: int) -> tuple[bytes, 
 
 
 def _probe(data: bytes, frame: Frame, pattern: int) -> list[int | None] | None:
-    """How many coded units before its end each interval changes with its last bytes, `None` for one that does not.
+    """How many coded units before the end of each interval its first change lies; `None` where nothing changes.
 
-    `None` for all if there are fewer intervals than the picture has.
+    `None` instead of the list if there are fewer intervals than the picture needs.
     """
     # 1. decode both
     changed, bounds = _with_changed_ends(data, frame, pattern)
@@ -152,7 +155,7 @@ def _probe(data: bytes, frame: Frame, pattern: int) -> list[int | None] | None:
     differs = np.pad(differs, [(0, -differs.shape[0] % down), (0, -differs.shape[1] % across)])
     units = differs.reshape(differs.shape[0] // down, down, -1, across)  # [rows, down, columns, across]
     anywhere = units.any(axis=(1, 3)).ravel()  # [units]
-    inside = units[:, 2:-2, :, 2:-2].any(axis=(1, 3)).ravel()  # [units], where no neighbour's colour is mixed in
+    inside = units[:, 2:-2, :, 2:-2].any(axis=(1, 3)).ravel()  # [units], away from mixed edges
     # 3. by intervals
     length, found = frame.interval or len(inside), []
     if len(bounds) < -(-len(inside) // length):
@@ -166,5 +169,5 @@ def _probe(data: bytes, frame: Frame, pattern: int) -> list[int | None] | None:
 
 def _decoded(data: bytes) -> np.ndarray:
     with PIL.Image.open(io.BytesIO(data), formats=("JPEG", "MPO")) as image:
-        image.draft("YCbCr" if image.mode == "RGB" else image.mode, image.size)  # colours as they are sent
+        image.draft("YCbCr" if image.mode == "RGB" else image.mode, image.size)  # without colour conversion
         return np.atleast_3d(np.asarray(image))

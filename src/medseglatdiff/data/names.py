@@ -1,8 +1,8 @@
-"""Names of files as they may be printed: nobody's file name moves the cursor or reverses a line."""
+"""File names made safe to print: none can move the cursor or reverse a line."""
 
 
 def printable(text: object) -> str:
-    r"""Text with everything that a terminal would act on escaped: controls, line ends, marks of direction, surrogates.
+    r"""Text with control characters, line ends, direction marks and surrogates escaped.
 
     >>> printable("scan\x1b[2J.png")
     'scan\\x1b[2J.png'

@@ -1,6 +1,6 @@
 """Deterministic multi-rater phantoms: lesions on textured background, and simulated nodules in a real chest CT patch.
 
-Each row depends on `(seed, index)` alone, so the first ten of a thousand rows are the same as ten rows. The raters
+Each row depends on `(seed, index)` alone, so the first ten of a thousand rows are the same as ten rows. Raters
 disagree as readers do: some draw generously and some tightly, their lines wobble, and faint lesions are overlooked.
 """
 
@@ -13,7 +13,7 @@ PHOTOS = {  # colours of the ground and of the lesion, sRGB
     "skin": ((0.88, 0.70, 0.60), (0.38, 0.23, 0.17)),
     "polyp": ((0.62, 0.28, 0.22), (0.80, 0.47, 0.38)),
 }
-FAINT = 0.2  # contrast, as a share of the full range, below which raters overlook a lesion at times
+FAINT = 0.2  # contrast, as a share of the full range, below which raters sometimes overlook a lesion
 
 
 def phantom_rows(
@@ -21,19 +21,19 @@ def phantom_rows(
 ) -> Iterator[dict]:
     """Rows by the column contract: one lesion each, from four pixels to a third of the image (log-uniform).
 
-    Of several classes the lesion is a nest of tissues, as a tumour's rim, core and necrosis: class 1 outside, the last
-    in the middle, each as wide and alternately darker and brighter; every rater draws every border.
+    With several classes the lesion has nested tissues, like a tumour's rim, core and necrosis: class 1 is outermost.
+    They are equally wide and alternately darker and brighter; every rater draws every border.
 
     Args:
-        num_rows (`int`): how many.
+        num_rows (`int`): number of rows.
         size (`int`, *optional*, defaults to 128): side of the square image in pixels, at least 16.
         num_raters (`int`, *optional*, defaults to 4): masks per image, at least 1; some may be empty, never all.
-        seed (`int`, *optional*, defaults to 0): another seed, other phantoms.
+        seed (`int`, *optional*, defaults to 0): another seed gives other phantoms.
         num_classes (`int`, *optional*, defaults to 1): tissues of a lesion, 1 to 3.
 
     Returns:
         an iterator of `{"image", "masks", "image_id", "group_id"}`: the image of mode "L", the masks 0/255, or labels
-        from 0 to `num_classes` where there are several classes.
+        from 0 to `num_classes` if there are several classes.
     """
     _check(num_rows, size, num_raters)
     if num_classes not in (1, 2, 3):
@@ -56,7 +56,7 @@ def phantom_rows(
         masks = _raters(rng, level, angle, radius, num_raters, contrast)
         if num_classes > 1:
             drawn = [_raters(rng, border, angle, radius, num_raters, contrast=1) for border in inner]
-            masks = [_nested(own) for own in zip(masks, *drawn, strict=True)]
+            masks = [_nested(borders) for borders in zip(masks, *drawn, strict=True)]
         yield _row(pixels.clip(0, 1), masks, f"phantom-{seed}-{index:05d}")
 
 
@@ -64,8 +64,8 @@ def chest_phantom_rows(num_rows: int, size: int = 128, num_raters: int = 4, seed
     """Simulated nodules, solid or ground-glass, near the middle of views of the chest CT patch that pydicom ships.
 
     The patch (128 x 128, 0.66 mm pixels) is continued beyond its border by reflection, turned and flipped at random.
-    Nodules are 3 to 25 mm wide. Like the crops of LIDC-IDRI, each view is stretched from its least to its greatest
-    value. Arguments and rows are those of `phantom_rows`.
+    Nodules are 3 to 25 mm wide. Like the crops of LIDC-IDRI, each view is stretched from its minimum to its
+    maximum. Arguments and rows are those of `phantom_rows`.
 
     Raises:
         ImportError: without pydicom.
@@ -118,7 +118,7 @@ def photo_phantom_rows(
 
 
 def chest_patch() -> np.ndarray:
-    """The 128 x 128 chest CT patch that pydicom ships for its own tests, float64 in Hounsfield units."""
+    """The 128 x 128 chest CT patch that pydicom ships for its tests, float64 in Hounsfield units."""
     try:
         import pydicom.data
     except ImportError as error:
@@ -141,7 +141,7 @@ def _lung_view(rng: np.random.Generator, patch: np.ndarray, size: int) -> tuple[
     top, left = (np.array([y, x]) + size - size // 2 + rng.integers(-size // 16, size // 16 + 1, 2)).tolist()
     place = np.zeros_like(patch, dtype=bool)
     place[y + size, x + size] = True
-    turns, flip = rng.integers(4), slice(None, None, -1 if rng.random() < 0.5 else 1)
+    turns, flip = int(rng.integers(4)), slice(None, None, -1 if rng.random() < 0.5 else 1)
     view, place = (np.rot90(a[top : top + size, left : left + size], turns)[:, flip] for a in (patch, place))
     return view.copy(), tuple(np.argwhere(place)[0])
 
@@ -207,7 +207,7 @@ def _distractor(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _soft_step(level: np.ndarray, softness: float) -> np.ndarray:
-    """0 far outside, 1 far inside, with an edge some `softness` pixels wide."""
+    """0 far outside, 1 far inside, with an edge about `softness` pixels wide."""
     return 0.5 * (1 + np.tanh(level / (2 * softness)))
 
 

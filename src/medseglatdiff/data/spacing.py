@@ -10,7 +10,7 @@ CENTIMETRES, TWO_DIMENSIONAL = 3, 1  # PS3.3 C.8.5.5.1.15 and C.8.5.5.1.1
 
 
 def pixel_spacing(source, frame: int = 0) -> tuple[float, float] | None:
-    """Distance between pixels in mm, `(between rows, between columns)`, or `None` where the file does not know it.
+    """Distance between pixels in mm, `(between rows, between columns)`, or `None` if the file does not state it.
 
     What counts, in this order:
 
@@ -21,12 +21,12 @@ def pixel_spacing(source, frame: int = 0) -> tuple[float, float] | None:
     3. `ImagerPixelSpacing` divided by `EstimatedRadiographicMagnificationFactor`. Without the factor it does not
        count: a detector lies behind the patient and sees everything magnified by an unknown factor.
 
-    `NominalScannedPixelSpacing` does not count: it is a distance on a film, whose magnification nobody knows. A
-    spacing of 0 is how writers say that they do not know.
+    `NominalScannedPixelSpacing` does not count: it is a distance on a film of unknown magnification. A spacing of 0
+    means that the writer did not know it.
 
     Args:
         source: a path, a file object or a `pydicom.Dataset`; pictures that are not DICOM have no spacing.
-        frame (`int`, *optional*, defaults to 0): of a file of several frames.
+        frame (`int`, *optional*, defaults to 0): index of the frame in a multi-frame file.
 
     Raises:
         ImportError: without pydicom.
@@ -39,7 +39,7 @@ def pixel_spacing(source, frame: int = 0) -> tuple[float, float] | None:
         return _spacing(dataset, frame, name)
     except (BadImage, ImportError):
         raise
-    except Exception as error:  # values are decoded at their first use: damage shows here, as nearly anything
+    except Exception as error:  # values are decoded on first use, and damage raises almost any exception
         raise unreadable(name, error) from error
 
 
@@ -71,7 +71,7 @@ def _pair(header, keyword: str, name: str) -> tuple[float, float] | None:
 
 
 def _ultrasound_spacing(dataset, name: str) -> tuple[float, float] | None:
-    """Of the two-dimensional regions, if they are in centimetres and agree: which one a finding lies in is unknown."""
+    """That of the two-dimensional regions, if all are in centimetres and agree: a finding may lie in any of them."""
     found = set()
     for region in dataset.get("SequenceOfUltrasoundRegions") or []:
         units = [region.get(f"PhysicalUnits{axis}Direction") for axis in "XY"]
@@ -79,7 +79,7 @@ def _ultrasound_spacing(dataset, name: str) -> tuple[float, float] | None:
             continue
         if units != [CENTIMETRES] * 2:
             return None
-        # deltas are per pixel and may count against the rows' or columns' order
+        # deltas are per pixel and may be negative
         deltas = [abs(value) for axis in "YX" for value in numbers(region, f"PhysicalDelta{axis}", name)[:1]]
         if len(deltas) != 2 or 0 in deltas:
             return None

@@ -1,34 +1,32 @@
-"""The column contract, a split held in memory, and batches whose randomness depends on seed and position alone."""
+"""The column contract, a split held in memory, and an order of its rows that depends on the seed alone."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 
 import numpy as np
-import PIL.ExifTags
-import PIL.Image
 import torch
 import torch.nn.functional as F
 
 from ..metrics import as_labels, as_masks
-from .augmentation import colour_jitter, dihedral, random_affine
-from .groups import guess_groups, names_below
+from .image_folders import by_contract
 from .images import preprocess
+from .packing import is_packed, open_packed
 from .phantom import phantom_rows
 
 COLUMNS = ("image", "masks", "image_id", "group_id")
+ADVICE = "`medseglatdiff dataset folder` converts them"
 PHANTOM_ROWS = {"train": 256, "validation": 32, "test": 64}
 
 
 def open_split(
     dataset: str, split: str, sample_size: int = 128, data_dir: str | None = None, num_classes: int = 1
-) -> Iterable[dict]:
+) -> Sequence[dict]:
     """The rows of a split, by the column contract.
 
     Args:
-        dataset (`str`): a folder, a Hub id, a builder of `load_dataset` such as `"imagefolder"`, or `"phantom"` for
-            the built-in phantoms.
+        dataset (`str`): a folder, a Hub id, a builder of `load_dataset` such as `"imagefolder"`, a file that
+            `medseglatdiff dataset pack` wrote, or `"phantom"` for the built-in phantoms.
         split (`str`): `"train"`, `"validation"` or `"test"`.
         sample_size (`int`, *optional*, defaults to 128): side of the phantoms, in pixels.
         data_dir (`str`, *optional*): where a builder's files lie.
@@ -42,13 +40,15 @@ def open_split(
             raise ValueError(f"`split` must be one of {', '.join(PHANTOM_ROWS)}, but was {split!r}.")
         seed = list(PHANTOM_ROWS).index(split)
         return list(phantom_rows(PHANTOM_ROWS[split], sample_size, seed=seed, num_classes=num_classes))
+    if is_packed(dataset):
+        return open_packed(dataset, split)
     try:
         from datasets import Image, load_dataset
     except ImportError as error:
         raise ImportError('Reading a data set needs `pip install "medseglatdiff[train]"`.') from error
     splits = load_dataset(dataset, data_dir=data_dir)
     if next(iter(splits.values())).builder_name == "imagefolder":
-        splits = _by_contract(splits)
+        splits = by_contract(splits)
     if split not in splits:
         raise ValueError(f"`split` must be one of {', '.join(splits)} of {dataset}, but was {split!r}.")
     features = splits[split].features
@@ -61,83 +61,18 @@ def open_split(
     return splits[split]
 
 
-def _by_contract(splits: dict) -> dict:
-    """An imagefolder with a metadata table, as `medseglatdiff dataset folder` reads it.
-
-    Its `mask_file_names` are the masks. A row without `image_id` has its file's name; one without `group_id` belongs
-    to the group that its subfolder or file name says (`guess_groups`), else it is a group of its own. Where the table
-    names a row's `split`, that counts.
-
-    Raises:
-        ValueError: if a group lies in several splits, or subfolders may be patients or classes.
-    """
-    from datasets import Image, concatenate_datasets
-
-    rows = concatenate_datasets(list(splits.values()))
-    if "mask" in rows.column_names:
-        rows = rows.rename_column("mask", "masks")
-    files = [file["path"] for file in rows.cast_column("image", Image(decode=False))["image"]]
-    for file in files:
-        _check_upright(file)
-    rows = _filled(rows, "split", [name for name, part in splits.items() for _ in range(len(part))])
-    names = names_below(files)
-    stems = [PurePath(file).stem for file in files]
-    keys = list(zip(rows["split"], stems, strict=True))
-    rows = _filled(rows, "image_id", stems if len(set(keys)) == len(keys) else names)
-    given = rows["group_id"] if "group_id" in rows.column_names else [None] * len(rows)
-    unnamed = [index for index, group in enumerate(given) if group is None]
-    groups, _ = guess_groups([names[index] for index in unnamed])
-    guessed = dict(zip(unnamed, groups, strict=True))
-    rows = _filled(rows, "group_id", [guessed.get(index) or own for index, own in enumerate(rows["image_id"])])
-    _refuse_crossing(rows["group_id"], rows["split"], {index for index, group in guessed.items() if group is None})
-    named = rows["split"]
-    return {
-        name: rows.select([index for index, own in enumerate(named) if own == name]) for name in dict.fromkeys(named)
-    }
-
-
-def _refuse_crossing(groups: list[str], splits: list[str], on_their_own: set[int]):
-    """No group lies in two splits; images that are groups of their own may have one name in several splits."""
-    where = {}
-    for index, (group, split) in enumerate(zip(groups, splits, strict=True)):
-        if index not in on_their_own and where.setdefault(group, split) != split:
-            raise ValueError(
-                f"`dataset` must hold each group in one split, but {group!r} lies in {where[group]} and {split}: "
-                "name patients or sequences in the column `group_id`."
-            )
-
-
-def _filled(rows, name: str, defaults: list[str]):
-    """The rows with a column `name` in which `defaults` stand where there was no value."""
-    if name not in rows.column_names:
-        return rows.add_column(name, list(defaults))
-    values = [default if own is None else own for own, default in zip(rows[name], defaults, strict=True)]
-    return rows.remove_columns(name).add_column(name, values)
-
-
-def _check_upright(file: str):
-    """`datasets` turns an image by its EXIF orientation; its masks stay as they are, and so do images at inference."""
-    with PIL.Image.open(file) as image:
-        orientation = image.getexif().get(PIL.ExifTags.Base.Orientation, 1)
-    if orientation != 1:
-        raise ValueError(
-            f"`dataset` must hold images without an EXIF orientation, but {PurePath(file).name} has {orientation}: "
-            "dataset_scripts/folder.py stores such images as their pixels lie."
-        )
-
-
 def to_labels(mask, num_classes: int) -> np.ndarray:
     """A mask image of mode "L" as labels, uint8 `(H, W)`: 0/255 for one class, the labels themselves for several.
 
     Raises:
-        ValueError: if the mask is not grey or holds greater labels, or, for one class, values up to 127 only.
+        ValueError: if the mask is not grey, holds greater labels or, for one class, only values up to 127.
     """
     array = np.asarray(mask)
     if array.ndim != 2:
-        raise ValueError(f"`masks` must be grey, but were of shape {array.shape}: see folder.py.")
+        raise ValueError(f"`masks` must be grey, but were of shape {array.shape}: {ADVICE}.")
     if num_classes == 1:
         if 0 < array.max() <= 127:
-            raise ValueError(f"`masks` must hold 0 and 255, but hold up to {array.max()}: see folder.py.")
+            raise ValueError(f"`masks` must hold 0 and 255, but hold up to {array.max()}: {ADVICE}.")
         return (array > 127).astype(np.uint8)
     if array.max() > num_classes:
         raise ValueError(f"`masks` must hold labels up to {num_classes}, but hold {array.max()}.")
@@ -145,12 +80,12 @@ def to_labels(mask, num_classes: int) -> np.ndarray:
 
 
 def one_hot(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """What the mask autoencoder reads: float32 `(batch, 1 + num_classes, H, W)` from int64 labels `(batch, H, W)`."""
+    """The mask autoencoder's input: float32 `(batch, 1 + num_classes, H, W)` from int64 labels `(batch, H, W)`."""
     return F.one_hot(labels, 1 + num_classes).movedim(-1, 1).float()
 
 
 def resize_labels(labels: torch.Tensor, sample_size: int, num_classes: int) -> torch.Tensor:
-    """Labels, uint8 `(R, H, W)`, at `(R, sample_size, sample_size)`: each new pixel takes its largest class."""
+    """Labels, uint8 `(R, H, W)`, at `(R, sample_size, sample_size)`: a pixel takes its most frequent class."""
     if labels.shape[1:] == (sample_size, sample_size):
         return labels
     shares = one_hot(labels.long(), num_classes)  # [R, 1+K, H, W]
@@ -160,7 +95,7 @@ def resize_labels(labels: torch.Tensor, sample_size: int, num_classes: int) -> t
 
 @dataclass(frozen=True)
 class SegmentationSplit:
-    """A split in memory at the model's size: uint8, so that LIDC's 9,684 slices with four masks take 0.8 GB.
+    """A split in memory at the model's size: in uint8, so that LIDC's 9,684 slices with four masks take 0.8 GB.
 
     Args:
         images (`torch.Tensor`, uint8 `(N, C, S, S)`): grey or RGB.
@@ -186,54 +121,9 @@ class SegmentationSplit:
         return self.images[rows].float() / 127.5 - 1
 
     def consensus(self, row: int) -> torch.Tensor:
-        """The label that most raters gave each pixel, uint8 `(S, S)`; of equally many the higher: half is enough."""
+        """The label that most raters gave each pixel, uint8 `(S, S)`; ties go to the higher label."""
         votes = one_hot(self.raters(row).long(), self.num_classes).sum(dim=0)  # [1 + K, S, S]
         return self.num_classes - votes.flip(0).max(dim=0).indices.to(torch.uint8)
-
-    def batch(
-        self,
-        rows: Sequence[int],
-        generators: list[torch.Generator],
-        affine: float = 0.0,
-        target: str = "random_rater",
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """A random rater's mask of each row with its image, both under the same random symmetry and, where
-        `affine` > 0, under the same `random_affine`; colours vary too. With the `target` "consensus" the mask is the
-        majority's.
-
-        Returns:
-            images in [-1, 1], float32 `(B, C, S, S)`, and labels, int64 `(B, S, S)`.
-        """
-        images, labels = [], []
-        for image, row, generator in zip(self.pixels(rows), rows, generators, strict=True):
-            raters = self.raters(row)  # [R, S, S]
-            rater = torch.randint(len(raters), (), generator=generator)
-            mask = raters[rater] if target == "random_rater" else self.consensus(row)  # [S, S]
-            image, mask = self._augment(image, mask[None], generator, affine)  # [C, S, S], [1, S, S]
-            images.append(image)
-            labels.append(mask)
-        return torch.stack(images), torch.cat(labels)
-
-    def batch_of_raters(
-        self, rows: Sequence[int], generators: list[torch.Generator], affine: float = 0.0
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """As `batch`, with all raters' masks: images `(B, C, S, S)`, and a list of labels, int64 `(R, S, S)`."""
-        entries = zip(self.pixels(rows), rows, generators, strict=True)
-        pairs = [self._augment(image, self.raters(row), generator, affine) for image, row, generator in entries]
-        images, labels = zip(*pairs, strict=True)
-        return torch.stack(images), list(labels)
-
-    def _augment(self, image, masks, generator, affine) -> tuple[torch.Tensor, torch.Tensor]:
-        """An image `(C, S, S)` and labels `(R, S, S)` under one random symmetry and one random affine map."""
-        symmetry = int(torch.randint(8, (), generator=generator))
-        image = dihedral(colour_jitter(image, generator), symmetry)  # [C, S, S]
-        masks = dihedral(masks, symmetry).long()  # [R, S, S]
-        if not affine:
-            return image, masks
-        shares = one_hot(masks, self.num_classes).flatten(0, 1)  # [R * (1 + K), S, S]
-        warped = random_affine(torch.cat([image, shares]), affine, generator)  # [C + R * (1 + K), S, S]
-        # `max`: over a strided dimension `argmax` takes a CPU 15 times as long, most of what a sample costs
-        return warped[: len(image)], warped[len(image) :].unflatten(0, (len(masks), -1)).max(dim=1).indices
 
 
 def load_split(
@@ -270,7 +160,7 @@ def rows_at(positions: Sequence[int], num_rows: int, seed: int) -> list[int]:
     """The rows at these positions of an endless stream of epochs, each a permutation that depends on seed and epoch
     alone.
 
-    Training draws position after position, so that a resumed run, or one on more processes, sees the very same stream.
+    Training draws position after position, so that a resumed run, or one on more processes, sees the same stream.
     """
     orders = {
         epoch: torch.randperm(num_rows, generator=seeded_generator(seed, epoch)).tolist()
@@ -285,18 +175,18 @@ def noise_seed(image_id: str, seed: int) -> int:
 
 
 def read_raters(row: dict, num_classes: int = 1) -> np.ndarray:
-    """The masks of a row, images of mode "L" and one size, as they were drawn.
+    """The masks of a row, images of mode "L" and one size, at their original size.
 
     Args:
         row (`dict`): by the column contract.
         num_classes (`int`, *optional*, defaults to 1): foreground classes.
 
     Returns:
-        bool `(R, H, W)` from masks of 0 and 255; of several classes label maps, uint8 `(R, H, W)`, from masks of 0
+        bool `(R, H, W)` from masks of 0 and 255; with several classes label maps, uint8 `(R, H, W)`, from masks of 0
         to `num_classes`.
 
     Raises:
-        ValueError: for a row without masks, masks of different sizes, and values that are no label.
+        ValueError: for a row without masks, masks of different sizes, and values that are not labels.
     """
     if not row["masks"]:
         raise ValueError("`masks` must hold at least one rater, but was empty.")

@@ -7,17 +7,13 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-import highdicom
 import numpy as np
 import PIL.Image
 import pydicom
-from highdicom.seg import SegmentAlgorithmTypeValues, SegmentationTypeValues, SegmentDescription
-from highdicom.seg import Segmentation as DicomSegmentation
-from pydicom.sr.codedict import codes
 
-from .. import __version__
 from ..overview import draw_overview
 from ..pipeline.aggregation import to_pil
+from ..pipeline.dicom_seg import write_segmentation
 from ..pipeline.files import mean_pairwise_dice, write_png
 from .numbers import numbers
 from .sampling import Job, Segmentation
@@ -77,39 +73,9 @@ def write_dicom(source: bytes, model: str, segmentation: Segmentation, path: str
     Returns:
         whether it could be written: the source may lack attributes that the standard asks for.
     """
-    masks = np.concatenate([segmentation.consensus[None], segmentation.masks])  # [1 + M, H, W]
-    algorithm = highdicom.AlgorithmIdentificationSequence(
-        name=model, family=codes.DCM.ArtificialIntelligence, version=__version__
-    )
-    names = ["Consensus"] + [f"Hypothesis {number}" for number in range(1, len(masks))]
+    masks = np.concatenate([segmentation.consensus[None], segmentation.masks])[:, None]  # [1 + M, 1, H, W]
     try:
-        DicomSegmentation(
-            source_images=[pydicom.dcmread(io.BytesIO(source))],
-            pixel_array=np.moveaxis(masks, 0, -1)[None].astype(np.uint8),  # [1, H, W, 1 + M]
-            segmentation_type=SegmentationTypeValues.BINARY,
-            segment_descriptions=[_describe(number, name, algorithm) for number, name in enumerate(names, start=1)],
-            series_instance_uid=highdicom.UID(),
-            series_number=900,
-            sop_instance_uid=highdicom.UID(),
-            instance_number=1,
-            manufacturer="medseglatdiff",
-            manufacturer_model_name=model,
-            software_versions=__version__,
-            device_serial_number="1",
-            series_description="Research only: not a medical device",
-            omit_empty_frames=False,
-        ).save_as(path)
-    except Exception:  # whatever a stranger's header makes highdicom raise, with its values in the message
+        write_segmentation(path, [pydicom.dcmread(io.BytesIO(source))], model=model, masks=masks)
+    except ValueError:
         return False
     return True
-
-
-def _describe(number: int, name: str, algorithm) -> SegmentDescription:
-    return SegmentDescription(
-        segment_number=number,
-        segment_label=name,
-        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
-        segmented_property_type=codes.SCT.Lesion,
-        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=algorithm,
-    )

@@ -160,7 +160,7 @@ class Handlers:
             for value, whole, part in zip(point, upload.size[::-1], upload.image.shape[1::-1], strict=True)
         ]
         session.region, session.segmentation = (full[0] - 0.5, full[1] - 0.5), None
-        window = region_window(session.region, upload.size, field_of_view(upload.source(), config))
+        window = region_window(session.region, upload.size, field_of_view(upload.spacing, config))
         return preview(session, upload, config.region_size, shrunk(window, upload))
 
     def take_back(self, request: gr.Request) -> Shown:

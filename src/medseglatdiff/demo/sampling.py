@@ -99,9 +99,7 @@ class Job:
         """The part of the image shown that the model looks at."""
         if self.region is None:
             return None
-        window = region_window(
-            self.region, self.upload.size, field_of_view(self.upload.source(), self.pipeline.config)
-        )
+        window = region_window(self.region, self.upload.size, field_of_view(self.upload.spacing, self.pipeline.config))
         return shrunk(window, self.upload)
 
     def check_region(self):

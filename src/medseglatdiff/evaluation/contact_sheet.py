@@ -1,6 +1,6 @@
 """A picture of what an evaluation measured: random, best and worst images with readers, hypotheses and confidence.
 
-It shows images of the data set, so it stays beside the results: publish.py never uploads it.
+It shows images of the data set, so it stays beside the results: `publish` never uploads it.
 """
 
 import hashlib
@@ -20,8 +20,8 @@ PANELS = ("image", "readers", "hypotheses", "confidence")
 
 
 def choose_examples(rows: Sequence[dict]) -> dict[str, list[dict]]:
-    """`EXAMPLES` measured rows for each section: at random, always the same ones; the best and worst Dice of the
-    consensus; the images whose hypotheses disagree most, where there are several. Best are images with a lesion."""
+    """`EXAMPLES` measured rows per section: random, but always the same; the best (of images with a lesion) and worst
+    Dice of the consensus; and, with several hypotheses, the images on which these disagree most."""
     lesions = [row for row in rows if row["reference_area"] > 0]
     orders = {
         "random": sorted(rows, key=lambda row: hashlib.sha256(row["image_id"].encode()).digest()),
@@ -41,8 +41,8 @@ def draw_contact_sheet(
     Args:
         examples (`dict[str, list[dict]]`): measured rows by the title of their section.
         rows (`dict[str, dict]`): the rows of the data set by their `image_id`.
-        predictions (`dict[str, tuple]`): the pipeline's masks, confidence, uncertainty and consensus, likewise.
-        num_classes (`int`): foreground classes; of several, outlines have the class's colour.
+        predictions (`dict[str, tuple]`): the pipeline's masks, confidence, uncertainty and consensus by `image_id`.
+        num_classes (`int`): foreground classes; with several, outlines have the colours of their class.
     """
     lines = [(title, measured) for title, chosen in examples.items() for measured in chosen]
     width, height = len(PANELS) * (TILE + GAP) + GAP, TILE + TEXT + GAP
@@ -75,7 +75,7 @@ def draw_line(row: dict, prediction: tuple, num_classes: int) -> list[PIL.Image.
 
 
 def _outlined(scan: np.ndarray, masks: np.ndarray, num_classes: int) -> np.ndarray:
-    """Masks `(N, H, W)` outlined in colours of their own, label maps in those of their classes; `(h, w, 3)`."""
+    """Masks `(N, H, W)` outlined in different colours, or label maps in those of the classes; `(h, w, 3)`."""
     picture = scan.copy()  # [h, w, 3]
     for index, mask in enumerate(masks):
         for k in range(1, num_classes + 1):

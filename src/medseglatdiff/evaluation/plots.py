@@ -12,12 +12,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas
 
+from ..data.files import replacing
+
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#666666"
 WIDTH, HEIGHT = 5.2, 4.4  # inches, at 150 dots each
 
 
 def new_figure(panels: int = 1) -> tuple[plt.Figure, np.ndarray]:
-    """A figure with so many panels beside each other, and their axes."""
+    """A figure with this number of panels side by side, and their axes."""
     figure, axes = plt.subplots(1, panels, figsize=(WIDTH * panels**0.7, HEIGHT), layout="constrained", squeeze=False)
     for panel in axes[0]:
         panel.grid(alpha=0.25)
@@ -26,14 +28,12 @@ def new_figure(panels: int = 1) -> tuple[plt.Figure, np.ndarray]:
 
 
 def save_figure(figure: plt.Figure, path: Path):
-    """Writes under a temporary name first, so that no half a picture is left."""
-    partial = path.with_name(f".{path.name}")
+    """Writes a figure and closes it."""
     try:
-        figure.savefig(partial, dpi=150, format="png")
-        partial.replace(path)
+        with replacing(path) as partial:
+            figure.savefig(partial, dpi=150)
     finally:
         plt.close(figure)
-        partial.unlink(missing_ok=True)
 
 
 def plot_reliability(results: dict) -> plt.Figure:
@@ -50,7 +50,7 @@ def plot_reliability(results: dict) -> plt.Figure:
 
 
 def plot_risk_coverage(results: dict) -> plt.Figure:
-    """The error of the images that are kept when the most uncertain ones are set aside, by two ways to tell them."""
+    """The error on the images that remain when the most uncertain ones are set aside, by two measures."""
     figure, (axes,) = new_figure()
     lines = [("", "mean uncertainty", ORANGE, ":"), ("_disagreement", "disagreement of the masks", BLUE, "-")]
     for name, what, colour, dash in lines:
@@ -66,8 +66,7 @@ def plot_risk_coverage(results: dict) -> plt.Figure:
 
 
 def plot_quality(series: dict[str, dict], xlabel: str) -> plt.Figure:
-    """Dice and GED with the intervals that they have, each in its own panel, against a count that `series` maps to
-    metrics."""
+    """Dice and GED with their intervals, in a panel each, against a count; `series` maps counts to metrics."""
     titles = {"dice": "Dice of the masks' majority (higher is better)", "ged": "GED (lower is better)"}
     titles = {name: title for name, title in titles.items() if any(name in metrics for metrics in series.values())}
     figure, panels = new_figure(len(titles))
@@ -84,12 +83,12 @@ def plot_quality(series: dict[str, dict], xlabel: str) -> plt.Figure:
 
 
 def with_interval(what: str, entries: list[dict]) -> str:
-    """The label of an axis, which says whether there are intervals."""
+    """The label of an axis, with a note if there are intervals."""
     return f"{what}, with 95 % interval" if any(entry["low"] is not None for entry in entries) else what
 
 
 def plot_classes(classes: dict[str, dict], mean: dict) -> plt.Figure:
-    """Dice and GED of each class and of their mean, with the intervals that they have, each in its own panel."""
+    """Dice and GED of each class and of their mean, with their intervals, in a panel each."""
     titles = {"dice": "Dice of the consensus (higher is better)", "ged": "GED (lower is better)"}
     titles = {name: title for name, title in titles.items() if name in mean}
     figure, panels = new_figure(len(titles))
@@ -118,12 +117,12 @@ def plot_size(table: pandas.DataFrame) -> plt.Figure:
 
 
 def save_plots(results: dict, table: pandas.DataFrame, folder: Path) -> list[Path]:
-    """Writes every plot that the results have data for and returns the files.
+    """Writes every plot for which there are results, and returns the files.
 
     Args:
         results (`dict`): as in results.json.
         table (`pandas.DataFrame`): one row per image (and number of steps), as in results.parquet.
-        folder (`Path`): where the PNG files go.
+        folder (`Path`): folder of the PNG files.
     """
     figures = {
         "reliability": plot_reliability(results),

@@ -1,4 +1,4 @@
-"""What an evaluation prints: a short table with names, the better direction and the intervals."""
+"""The tables that an evaluation prints."""
 
 from ..metrics.names import NAMES
 from ..training.commands import text_table
@@ -7,23 +7,23 @@ SHORT = {"dice": "Dice ↑", "ged": "GED ↓", "hm_iou": "HM-IoU ↑", "iou": "I
 
 
 def number(entry: dict | None) -> str:
-    """An entry's value; nothing where it has none."""
+    """An entry's value; empty if there is none."""
     return "" if entry is None or entry["value"] is None else f"{entry['value']:.4f}"
 
 
 def ends(entry: dict) -> str:
-    """The ends of an entry's interval; nothing where it has none."""
+    """The ends of an entry's interval; empty if there is none."""
     return "" if entry["interval"] is None else f"{entry['low']:.4f} to {entry['high']:.4f}"
 
 
 def results_text(results: dict) -> str:
-    """The metrics with their intervals; then a line for each class, degenerate predictor and number of steps."""
+    """The metrics with their intervals, then a row per class, predictor without a model and number of steps."""
     metrics = {name: entry for name, entry in results["metrics"].items() if entry["value"] is not None}
     rows = [[NAMES[name], number(metrics[name]), ends(metrics[name])] for name in NAMES if name in metrics]
     tables = [text_table([["metric", "value", "95 % interval"], *rows])] if rows else []
     groups = results["num_groups"]
     if rows and groups < 10:
-        tables.append(f"Few groups ({groups}): differences between models are hardly to be seen in such numbers.")
+        tables.append(f"Few groups ({groups}): too few to tell models apart.")
     blocks = {f"class {label}": block for label, block in results.get("classes", {}).items()}
     blocks |= {name.replace("_", " "): block for name, block in results["degenerate"].items()}
     blocks |= {

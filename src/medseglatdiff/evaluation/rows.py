@@ -1,11 +1,11 @@
-"""From a pipeline and rows of the column contract to one flat dict of numbers per image; summary.py sums them up.
+"""One flat dict of numbers per image, from a pipeline and rows of the column contract; summary.py aggregates them.
 
-The reference of single-mask metrics is the raters' majority (at least half of them; among several classes the label
-that most gave). Metrics of several raters are there where rows have more than one. Distances are in pixels.
+The reference of single-mask metrics is the raters' majority (at least half of them; with several classes the most
+frequent label). Metrics of several raters are given for rows with more than one. Distances are in pixels.
 
-Of several classes each class is measured by itself, as a binary mask, in the columns `class_1/dice`, `class_1/ged`,
-...; `dice`, `ged`, ... are their means over the classes that have the number, but for what matches masks (`hm_iou`,
-`d_max`, `dice_match`): a label map is matched as a whole, by its mean overlap over the classes.
+With several classes, each is measured as a binary mask, in the columns `class_1/dice`, `class_1/ged`, ...; `dice`,
+`ged`, ... are means over the classes that have the number. Only in metrics that match masks (`hm_iou`, `d_max`,
+`dice_match`) a label map is matched as a whole, by its mean overlap over the classes.
 """
 
 import hashlib
@@ -19,14 +19,16 @@ from ..data.splits import noise_seed, read_raters
 from ..metrics import boundary, reliability
 from ..pipeline.pipeline import MedSegLatDiffPipeline
 
+Prediction = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # masks, confidence, uncertainty, consensus
+
 PREDICTORS = ("always_empty", "union", "majority", "random_rater")
-SUMS = ("intersection", "areas", "bins", "band_bins")  # of an image: added up, over its classes too
+SUMS = ("intersection", "areas", "bins", "band_bins")  # added up, over classes too
 
 
 def degenerate_samples(
     predictor: str, raters: np.ndarray, num_masks: int, seed: int, num_classes: int = 1
 ) -> np.ndarray:
-    """The `num_masks` masks `(M, H, W)` of one of `PREDICTORS`, from the raters `(R, H, W)` themselves."""
+    """`num_masks` masks `(M, H, W)` of one of `PREDICTORS`, made from the raters' masks `(R, H, W)`."""
     if predictor == "random_rater":
         return raters[np.random.default_rng(seed).integers(len(raters), size=num_masks)]
     votes = np.stack([(raters == label).sum(axis=0) for label in range(num_classes, 0, -1)])  # [K, H, W]
@@ -39,8 +41,8 @@ def degenerate_samples(
 
 
 def measure_class(samples, consensus, raters, reference) -> dict[str, float]:
-    """What any predictor of one class is judged by: its masks `(M, H, W)` and their consensus `(H, W)`, against the
-    raters `(R, H, W)` and their majority `(H, W)`; all bool."""
+    """Metrics of any predictor for one class: its masks `(M, H, W)` and their consensus `(H, W)` against the raters
+    `(R, H, W)` and their majority `(H, W)`; all bool."""
     overlap = metrics.dice(consensus, reference)
     row = {"dice": overlap, "iou": metrics.iou(consensus, reference)}
     if reference.any():
@@ -61,7 +63,7 @@ def measure_class(samples, consensus, raters, reference) -> dict[str, float]:
 
 
 def measure_maps(samples, confidence, uncertainty, consensus, raters, reference) -> dict:
-    """What maps of one class are judged by besides: boundaries, calibration, and sums for pooled values."""
+    """Further metrics of a model for one class: boundaries, calibration, and sums for pooled values."""
     return {
         "ncc": metrics.normalized_cross_correlation(samples, raters),
         "hd95": boundary.hausdorff_distance_95(consensus, reference),
@@ -101,11 +103,11 @@ def measure_samples(
 
 
 def measure_prediction(samples, confidence, uncertainty, consensus, raters, num_classes: int = 1) -> dict:
-    """Every number of one image, of several classes those of each class too.
+    """All metrics of one image; with several classes, those of each class too.
 
     Args:
-        samples, confidence, uncertainty, consensus: what the pipeline returns for the image.
-        raters (`np.ndarray` of shape `(R, H, W)`): its masks, bool; label maps where there are several classes.
+        samples, confidence, uncertainty, consensus: the pipeline's output for the image.
+        raters (`np.ndarray` of shape `(R, H, W)`): the raters' masks, bool; label maps with several classes.
         num_classes (`int`, *optional*, defaults to 1): foreground classes.
     """
     samples, consensus = metrics.as_labels(samples, "samples", num_classes), np.asarray(consensus)
@@ -129,21 +131,21 @@ def measure_prediction(samples, confidence, uncertainty, consensus, raters, num_
             row[f"ged@{count}"] = metrics.generalized_energy_distance(first, raters, num_classes=num_classes)
     if num_classes == 1:
         return row
-    return row | {f"class_{k}/{name}": value for k, own in enumerate(classes, 1) for name, value in own.items()}
+    return row | {
+        f"class_{k}/{name}": value for k, numbers in enumerate(classes, 1) for name, value in numbers.items()
+    }
 
 
 def fewer_masks(num_masks: int) -> list[int]:
-    """The powers of two up to `num_masks`: how many hypotheses quality is also measured with."""
+    """The powers of two up to `num_masks`: numbers of hypotheses for which quality is measured too."""
     return [2**power for power in range(num_masks.bit_length()) if 2**power <= num_masks]
 
 
-def measure_row(
-    row: dict, num_masks: int, seed: int, prediction: Sequence[np.ndarray] | None, num_classes: int = 1
-) -> dict:
-    """One image's numbers, flat, from a row of the column contract and the model's prediction, if there is a model.
+def measure_row(row: dict, num_masks: int, seed: int, prediction: Prediction | None, num_classes: int = 1) -> dict:
+    """One image's numbers, flat, from a row of the column contract and the model's prediction, if any.
 
     Raises:
-        ValueError: that names the row, for masks and confidence that do not fit.
+        ValueError: for masks and confidence that do not fit; names the row.
     """
     try:
         raters = read_raters(row, num_classes)
@@ -174,14 +176,14 @@ def predict(
     seed: int,
     noise: str = "fresh",
     num_candidates: int | None = None,
-) -> Iterator[tuple]:
+) -> Iterator[Prediction]:
     """The pipeline's (masks, confidence, uncertainty, consensus) of each row.
 
     Args:
-        noise (`str`, *optional*, defaults to `"fresh"`): where each image's initial noise comes from: its own seed,
-            `"same"` for one draw for all images, `"zero"` for none at all.
-        num_candidates (`int`, *optional*): of how many the masks are chosen. If `None`: the checkpoint's own default,
-            or `num_masks` where the noise is not fresh.
+        noise (`str`, *optional*, defaults to `"fresh"`): initial noise of each image: seeded by its id, `"same"`
+            for all images, or `"zero"`.
+        num_candidates (`int`, *optional*): candidates from which the masks are chosen. If `None`: the checkpoint's
+            default, or `num_masks` if the noise is not fresh.
     """
     generators = [torch.Generator().manual_seed(noise_seed(row["image_id"], seed)) for row in rows]
     side = pipeline.config.sample_size // pipeline.mask_vae.downsampling_factor
@@ -192,5 +194,7 @@ def predict(
         "zero": torch.zeros(shape).repeat(len(rows), 1, 1, 1),
     }[noise]  # [B*M, C, h, w]
     images = [row["image"] for row in rows]
-    options = dict(latents=latents, return_dict=False, num_candidates=num_candidates)
-    return zip(*pipeline(images, num_masks, steps, generators, **options), strict=True)
+    columns = pipeline(
+        images, num_masks, steps, generators, latents=latents, return_dict=False, num_candidates=num_candidates
+    )
+    return zip(*columns, strict=True)

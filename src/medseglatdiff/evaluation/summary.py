@@ -1,20 +1,20 @@
 """From one dict of numbers per image to the results of an evaluation, as plain JSON values.
 
-`summarize` returns what becomes results.json (evaluate.py adds where, how and how fast it was measured):
+`summarize` returns what becomes results.json (evaluate.py adds settings, hardware and speed):
 
 - `num_images`, `num_groups`, `num_masks`, `num_classes`, `seed`, `noise`, `data_fingerprint`;
 - `metrics[name]`: `value`; `low` and `high`, the ends of its 95 % interval, and `interval`, the method that gave them
-  ("t over groups", see metrics/intervals.py), all `None` where there are fewer than three groups or they do not
-  differ; `num_groups` and `num_images` that count; `averaging` ("per image" or "pooled"); and `num_infinite` images
-  that were left out (HD95 with one mask empty);
-- `classes["1" | "2" | ...][name]`: the same for each class by itself, where there are several;
-- `strata["<=16" | "<=64" | "<=256"][name]`: the same for references of 1 to that many pixels, with `missed`, the share
-  of references that the consensus does not touch;
-- `degenerate[predictor][name]`: the same for predictors that need no model, with as many masks;
-- `by_num_masks["1" | "2" | "4" | ...]`: `ged` and `dice` of the first masks of each image, that many;
+  ("t over groups", see metrics/intervals.py), all `None` with fewer than three groups or without any
+  difference between them; `num_groups` and `num_images`; `averaging` ("per image" or "pooled"); and `num_infinite`,
+  the number of images that were left out (HD95 with one empty mask);
+- `classes["1" | "2" | ...][name]`: the same for each class, if there are several;
+- `strata["<=16" | "<=64" | "<=256"][name]`: the same for references of at most this number of pixels, with `missed`,
+  the share of references that the consensus does not touch;
+- `degenerate[predictor][name]`: the same for predictors without a model, with the same number of masks;
+- `by_num_masks["1" | "2" | "4" | ...]`: `ged` and `dice` of this number of masks, the first ones of each image;
 - `curves["reliability"]`: `confidence`, `frequency`, `pixels` per bin; `curves["risk_coverage"]`: `coverage`, `risk`,
   with the images in the order of their mean uncertainty; `["risk_coverage_disagreement"]`: in the order of the mean
-  IoU distance between their hypotheses, which does not grow with the lesion as the mean uncertainty does. The areas
+  IoU distance between their hypotheses, which, unlike the mean uncertainty, does not grow with the lesion. The areas
   under both are the metrics `aurc` and `aurc_disagreement`.
 """
 
@@ -32,7 +32,7 @@ STRATA = (16, 64, 256)
 CURVE_POINTS = 200
 RANKINGS = {"": "uncertainty", "_disagreement": "diversity"}  # what orders the images of a risk-coverage curve
 NOT_METRICS = ("reference_area", "intersection", "areas", "uncertainty", "raters_diversity")
-BOUNDS = {  # of what lies elsewhere than in [0, 1]
+BOUNDS = {  # of metrics outside [0, 1]
     "ged": (0, 2),
     "ged_unbiased": (-math.inf, math.inf),
     "ncc": (-1, 1),
@@ -43,7 +43,7 @@ BOUNDS = {  # of what lies elsewhere than in [0, 1]
 
 
 def metric_names(rows: Sequence[dict], prefix: str = "") -> list[str]:
-    """Columns with a number per image, of those that begin with `prefix`; without prefix and "@"."""
+    """The metrics among the columns that begin with `prefix`, without the prefix."""
     names = dict.fromkeys(name for row in rows for name, value in row.items() if isinstance(value, float))
     stripped = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
     return [name for name in stripped if not set(name) & set("@/") and name not in NOT_METRICS]
@@ -58,7 +58,7 @@ def summarize(rows: Sequence[dict], num_masks: int, seed: int = 0, noise: str = 
         for predictor in PREDICTORS
         if (part := within(rows, f"{predictor}/"))
     }
-    summary = {
+    summary: dict = {
         "num_images": len(rows),
         "num_groups": len({row["group_id"] for row in rows}),
         "num_masks": num_masks,
@@ -94,7 +94,7 @@ def summarize(rows: Sequence[dict], num_masks: int, seed: int = 0, noise: str = 
 
 
 def within(rows: Sequence[dict], prefix: str) -> list[dict]:
-    """The rows that have columns which begin with `prefix`, with these columns alone, without it, and their group."""
+    """The rows with columns that begin with `prefix`: these columns, without the prefix, and the group."""
     parts = (
         {name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)} for row in rows
     )
@@ -102,7 +102,7 @@ def within(rows: Sequence[dict], prefix: str) -> list[dict]:
 
 
 def measured(rows: Sequence[dict], statistic: Callable[[np.ndarray], float], **options) -> dict:
-    """`value`, interval and counts of a statistic of the rows that count, bool `(N,)`; options of `group_interval`."""
+    """`value`, interval and counts of a statistic of the chosen rows, bool `(N,)`; options are `group_interval`'s."""
     groups = [row["group_id"] for row in rows]
     low, high = group_interval(statistic, groups, **options) or (None, None)
     return {
@@ -116,10 +116,10 @@ def measured(rows: Sequence[dict], statistic: Callable[[np.ndarray], float], **o
 
 
 def entry(rows: Sequence[dict], name: str, weights: str | None = None, metric: str | None = None) -> dict:
-    """One entry of the results: the mean of a column, or the sum of it over the sum of the column `weights`.
+    """One entry of the results: the mean of a column, or its sum divided by the sum of the column `weights`.
 
-    Rows without the column, or where it is NaN, do not count; infinite values are left out and counted. `value` is
-    `None` where nothing is left. `metric` is the entry's name where it is not the column's.
+    Rows without the column or with NaN are ignored; infinite values are left out and counted. `value` is `None` if no
+    value remains. `metric` is the entry's name if it differs from the column's.
     """
     kept = [row for row in rows if not math.isnan(row.get(name, math.nan))]
     finite = [row for row in kept if math.isfinite(row[name])]
@@ -139,7 +139,7 @@ def entry(rows: Sequence[dict], name: str, weights: str | None = None, metric: s
 
 
 def pooled_entries(rows: Sequence[dict]) -> dict[str, dict]:
-    """What is no mean over images: pooled overlap, diversity against the raters', calibration, risk and coverage."""
+    """Metrics that are not means over images: pooled overlap, diversity ratio, calibration, risk and coverage."""
     risks = 1 - np.array([row["dice"] for row in rows])  # [N]
     rows = [row | {"twice": 2 * row["intersection"], "union": row["areas"] - row["intersection"]} for row in rows]
     entries = {
@@ -184,8 +184,8 @@ def curves(rows: Sequence[dict]) -> dict:
     points = np.unique(np.linspace(0, len(rows) - 1, CURVE_POINTS).round().astype(int))
     for suffix, order in RANKINGS.items():
         if all(order in row for row in rows):
-            coverage, risk = reliability.risk_coverage_curve(
-                [1 - row["dice"] for row in rows], [row[order] for row in rows]
-            )
+            risks = np.array([1 - row["dice"] for row in rows])  # [N]
+            keys = np.array([row[order] for row in rows])  # [N]
+            coverage, risk = reliability.risk_coverage_curve(risks, keys)
             result[f"risk_coverage{suffix}"] = {"coverage": coverage[points].tolist(), "risk": risk[points].tolist()}
     return result

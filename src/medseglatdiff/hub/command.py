@@ -5,9 +5,9 @@
     medseglatdiff publish data/lidc-idri --dataset --repo-id ORG/NAME
     medseglatdiff publish spaces/medseg_metrics --space --repo-id ORG/NAME
 
-A pipeline's README.md is a function of the files beside it: training.json, results.json and dataset.md, the card of
-its training data. `--card-only` writes it for every folder named; the published one names ORG/NAME in its snippet.
-A repository is replaced only if this package published it.
+A pipeline's README.md is generated from the files beside it: training.json, results.json and dataset.md, the card of
+its training data. `--card-only` writes it in each folder; the published one loads the model from ORG/NAME. Only a
+repository that this package published is replaced.
 """
 
 import argparse
@@ -23,17 +23,28 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="medseglatdiff publish", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", type=Path, nargs="+", metavar="folder", help="a saved pipeline")
-    parser.add_argument("--repo-id", metavar="ORG/NAME", help="where to publish; created if it does not exist")
+    parser.add_argument(
+        "folders", type=Path, nargs="+", metavar="folder", help="a saved pipeline, a data set or a Space"
+    )
+    parser.add_argument("--repo-id", metavar="ORG/NAME", help="repository to publish to; created if it does not exist")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--dataset", action="store_true", help="the folder is a data set that `dataset` built")
     kind.add_argument("--space", action="store_true", help="the folder is a Space")
-    parser.add_argument("--private", action="store_true", help="create the repository as a private one")
+    parser.add_argument("--private", action="store_true", help="make the repository private if it is created")
     parser.add_argument("--revision", help="branch to commit to, created if it does not exist")
     parser.add_argument("--message", default="Publish with medseglatdiff", help="first line of the commit")
-    parser.add_argument("--dataset-card", type=Path, metavar="FILE", help="copied to dataset.md in the folder first")
-    parser.add_argument("--card-only", action="store_true", help="write the pipeline's README.md, upload nothing")
-    parser.add_argument("--dry-run", action="store_true", help="list what would be uploaded, and upload nothing")
+    parser.add_argument(
+        "--dataset-card",
+        type=Path,
+        metavar="FILE",
+        help="card of the training data, copied to dataset.md in the folder",
+    )
+    parser.add_argument(
+        "--card-only", action="store_true", help="write the pipeline's README.md without uploading anything"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="list what would be uploaded without uploading anything"
+    )
     options = parser.parse_args(arguments)
     if not (options.repo_id or options.card_only):
         parser.error("`--repo-id` must be given, unless `--card-only` is.")
@@ -41,23 +52,23 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"`folder` must be one folder, unless `--card-only` is given, but was {len(options.folders)}.")
     if (options.space or options.dataset) and (options.card_only or options.dataset_card):
         parser.error(
-            "`--card-only` and `--dataset-card` must not be given with `--space` or `--dataset`: a Space has its own "
-            "card, and so has a data set."
+            "`--card-only` and `--dataset-card` must not be given with `--space` or `--dataset`: Spaces and data sets "
+            "already have a card."
         )
     return options
 
 
 def write_card(folder: Path, repo_id: str):
-    """Writes README.md, and the pipeline.py by which plain diffusers loads the folder."""
+    """Writes README.md, and pipeline.py, with which plain diffusers loads the folder."""
     write_text(folder / "README.md", str(folder_card(folder, repo_id)))
     write_text(folder / "pipeline.py", PIPELINE_SHIM)
     print(f"{printable(folder / 'README.md')} written")
 
 
 def list_upload(folder: Path, repo_id: str, repo_type: str):
-    """Prints every file that publishing would upload, with its size in bytes."""
+    """Prints each file that publishing would upload, with its size in bytes."""
     held = contents(folder, repo_id, repo_type)
-    print(f"Would replace what the {KINDS[repo_type]} {printable(repo_id)} holds by {len(held)} files:")
+    print(f"Would replace the contents of the {KINDS[repo_type]} {printable(repo_id)} with {len(held)} files:")
     for name, content in sorted(held.items()):
         size = content.stat().st_size if isinstance(content, Path) else len(content)
         print(f"{size:>12,}  {name}")

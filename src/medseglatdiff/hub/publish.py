@@ -1,4 +1,4 @@
-"""Model cards that are a function of files, and publishing: one commit that replaces what a repository held."""
+"""Model cards, generated from files, and publishing: one commit that replaces the contents of a repository."""
 
 import json
 import re
@@ -48,10 +48,11 @@ def model_card(
     """The card of a pipeline: a pure function of its arguments. Sections without any content are left out.
 
     Args:
-        pipeline (`MedSegLatDiffPipeline`): the one that the card describes.
+        pipeline (`MedSegLatDiffPipeline`): the pipeline to describe.
         settings (`dict`): how it was trained, as `medseglatdiff train` writes it to training.json; may be empty.
         results (`dict`): as `medseglatdiff evaluate` writes it to results.json; may be empty.
-        repo_id (`str`, *optional*): the id or folder that users load; by default what `pipeline` was loaded from.
+        repo_id (`str`, *optional*): the id or folder to load in the example; by default where `pipeline` was loaded
+            from.
         dataset_card (`DatasetCard`, *optional*): the card of the training data.
 
     Raises:
@@ -81,7 +82,7 @@ def model_card(
 
 
 def card_metadata(name: str, data: dict, results: dict) -> ModelCardData:
-    """The YAML of a card; its `model-index` has every headline metric that was measured."""
+    """The YAML of a card; its `model-index` has each headline metric that was measured."""
     entries = {metric: results["metrics"].get(metric, {}) for metric in HEADLINES} if results else {}
     measured = {metric: entry["value"] for metric, entry in entries.items() if entry.get("value") is not None}
     evaluations = [
@@ -125,7 +126,7 @@ def published_files(folder: Path, repo_type: str) -> list[Path]:
     """The files of a folder that are uploaded, as paths within it: nothing hidden or unfinished, no contact sheet.
 
     Raises:
-        ValueError: if there is a link, which might lead anywhere on the disk, or a name that cannot be printed.
+        ValueError: for a link, which might lead anywhere on the disk, and for a name that cannot be printed.
     """
     found = []
     for path in sorted(folder.rglob("*")):
@@ -134,29 +135,29 @@ def published_files(folder: Path, repo_type: str) -> list[Path]:
             continue
         if path.is_symlink():
             raise ValueError(
-                f"`folder` must hold files, but {printable(relative)} is a link: put the file in its place."
+                f"`folder` must contain no links, but {printable(relative)} is one: replace it by the file."
             )
         if not path.is_file() or not any(matches(relative, pattern) for pattern in PUBLISHED[repo_type]):
             continue
         if not str(relative).isprintable():
             raise ValueError(
-                f"`folder` must hold files with names that can be printed, but holds {printable(relative)}."
+                f"`folder` must contain only files with printable names, but contains {printable(relative)}."
             )
         found.append(relative)
     return found
 
 
 def matches(relative: Path, pattern: str) -> bool:
-    """Whether a path within a folder matches a pattern; "*" matches at any depth, others at their own alone."""
+    """Whether a path within a folder matches a pattern; "*" matches at any depth, other patterns only at theirs."""
     same_depth = len(relative.parts) == len(pattern.split("/"))
     return pattern == "*" or (same_depth and fnmatch(relative.as_posix(), pattern))
 
 
 def contents(folder: Path, repo_id: str, repo_type: str) -> dict[str, bytes | Path]:
-    """What a repository will hold: by path in it, the content or the file that has it.
+    """The contents of a repository: bytes or a local file, by path in the repository.
 
-    A pipeline gets its card and the shim for plain diffusers, and loses the local path that diffusers keeps of where
-    it was loaded from. A data set's card loads it by `repo_id`; in a Space's README the namespace replaces ORG.
+    A pipeline gets its card and the shim for plain diffusers; local paths that diffusers stored are removed.
+    A data set's card loads the data by `repo_id`; in a Space's README the namespace replaces ORG.
     """
     held: dict[str, bytes | Path] = {path.as_posix(): folder / path for path in published_files(folder, repo_type)}
     if repo_type == "model":
@@ -189,15 +190,15 @@ def publish(
         folder (`str` or `Path`): a saved pipeline, a data set that the builders wrote, or a Space.
         repo_id (`str`): "ORG/NAME"; created if it does not exist.
         repo_type (`str`, *optional*, defaults to `"model"`): `"model"`, `"dataset"` or `"space"`.
-        private (`bool`, *optional*, defaults to `False`): of a repository that is created.
-        revision (`str`, *optional*): branch to commit to, created if need be; the main one by default.
+        private (`bool`, *optional*, defaults to `False`): whether a repository that is created is private.
+        revision (`str`, *optional*): branch to commit to, created if it does not exist; by default the main one.
         commit_message (`str`, *optional*): first line of the commit.
 
     Raises:
-        ValueError: if `folder` is none of the kind or holds links, `repo_id` is no name, or its repository holds what
-            this package did not publish.
-        PermissionError: without a token, or with one that may not write there.
-        ConnectionError: if the Hub cannot be reached or does not answer as it should.
+        ValueError: if `folder` is not of this type or contains links, `repo_id` is not a valid name, or its repository
+            was not published by this package.
+        PermissionError: without a token, or with one that has no write access.
+        ConnectionError: if the Hub cannot be reached or fails.
     """
     folder = Path(folder)
     check_folder(folder, repo_type)
@@ -214,11 +215,11 @@ def publish(
 
 
 def check_folder(folder: Path, repo_type: str):
-    """Raises a `ValueError` if the folder does not hold what makes it a pipeline, a data set or a Space."""
+    """Raises a `ValueError` if the folder lacks a file that every pipeline, data set or Space has."""
     required = {"model": ("model_index.json",), "dataset": ("README.md", "report.json"), "space": ("README.md",)}
     if repo_type not in required:
         raise ValueError(f"`repo_type` must be one of {tuple(required)}, but was {repo_type!r}.")
     if lacking := [name for name in required[repo_type] if not (folder / name).is_file()]:
         raise ValueError(
-            f"`folder` must be a {KINDS[repo_type]}'s and hold {lacking[0]}, but was {printable(folder)}."
+            f"`folder` must be a {KINDS[repo_type]} and contain {lacking[0]}, but was {printable(folder)}."
         )

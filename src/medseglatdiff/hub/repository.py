@@ -1,4 +1,4 @@
-"""A repository of the Hub: whether it is ours to replace, one commit that replaces it, and errors of one sentence."""
+"""A repository on the Hub: whether it may be replaced, the commit that replaces it, and errors in one sentence."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -11,9 +11,9 @@ from huggingface_hub.utils import httpx
 
 from ..data.names import printable
 
-KINDS = {"model": "model", "dataset": "data set", "space": "Space"}  # as users call them
-BY_THE_HUB = {".gitattributes", "README.md"}  # what a new repository may hold
-MARKS = {  # files of which one says that this package published the repository
+KINDS = {"model": "model", "dataset": "data set", "space": "Space"}  # in messages
+BY_THE_HUB = {".gitattributes", "README.md"}  # what a new repository may contain
+MARKS = {  # files that show, any one of them, that this package published the repository
     "model": ("model_index.json",),
     "dataset": ("report.json",),
     "space": ("README.md", "app.py"),
@@ -21,7 +21,7 @@ MARKS = {  # files of which one says that this package published the repository
 
 
 def check_token():
-    """Raises a `PermissionError` if huggingface_hub knows no token."""
+    """Raises a `PermissionError` if huggingface_hub has no token."""
     if get_token() is None:
         raise PermissionError("Publishing needs a token: run `hf auth login`, or set HF_TOKEN.")
 
@@ -44,7 +44,7 @@ def check_ours(api: HfApi, repo_id: str, repo_type: str):
 
 
 def is_mark(api: HfApi, repo_id: str, repo_type: str, name: str) -> bool:
-    """Whether a repository has this file, and it says that medseglatdiff wrote it."""
+    """Whether a repository has this file and medseglatdiff wrote it."""
     if not api.file_exists(repo_id, name, repo_type=repo_type):
         return False
     text = Path(api.hf_hub_download(repo_id, name, repo_type=repo_type)).read_text("utf-8", errors="replace")
@@ -69,35 +69,42 @@ def replace_repository(
     space_sdk: str | None = None,
     commit_message: str,
 ) -> CommitInfo:
-    """Makes a repository hold these files and nothing else, in one commit; creates it if it does not exist.
+    """Makes these files the only contents of a repository, in one commit; creates it if it does not exist.
 
     Args:
-        contents (`Mapping`): by path in the repository, the content or the file that has it.
+        contents (`Mapping`): bytes or a local file, by path in the repository.
         repo_id (`str`): "ORG/NAME".
         repo_type (`str`): `"model"`, `"dataset"` or `"space"`.
-        private, revision, space_sdk, commit_message: as `publish` has them; `space_sdk` is that of a new Space.
+        private, revision, commit_message: as in `publish`.
+        space_sdk (`str`, *optional*): SDK of a new Space.
 
     Raises:
-        ValueError: if the repository holds what this package did not publish, or the Hub refuses a file or name.
-        PermissionError: without a token, or with one that may not write there.
-        ConnectionError: if the Hub cannot be reached or does not answer as it should.
+        ValueError: if this package did not publish the repository, or the Hub refuses a file or name.
+        PermissionError: without a token, or with one that has no write access.
+        ConnectionError: if the Hub cannot be reached or fails.
     """
     check_token()
-    api, kind = HfApi(), {"repo_id": repo_id, "repo_type": repo_type}
+    api = HfApi()
     with hub_errors(repo_id):
         check_ours(api, repo_id, repo_type)
-        api.create_repo(**kind, private=private, space_sdk=space_sdk, exist_ok=True)
+        api.create_repo(repo_id, repo_type=repo_type, private=private, space_sdk=space_sdk, exist_ok=True)
         if revision is not None:
-            api.create_branch(**kind, branch=revision, exist_ok=True)
-        held = set(api.list_repo_files(**kind, revision=revision)) - {".gitattributes"}
-        operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
-        operations += [CommitOperationDelete(name) for name in sorted(held - contents.keys())]
-        return api.create_commit(**kind, operations=operations, commit_message=commit_message, revision=revision)
+            api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
+        held = set(api.list_repo_files(repo_id, repo_type=repo_type, revision=revision)) - {".gitattributes"}
+        added = [CommitOperationAdd(name, content) for name, content in contents.items()]
+        deleted = [CommitOperationDelete(name) for name in sorted(held - contents.keys())]
+        return api.create_commit(
+            repo_id,
+            [*added, *deleted],
+            commit_message=commit_message,
+            repo_type=repo_type,
+            revision=revision,
+        )
 
 
 @contextmanager
 def hub_errors(repo_id: str) -> Iterator[None]:
-    """Turns whatever goes wrong on the way to the Hub into one sentence that names the repository."""
+    """Turns errors of the Hub and of the network into one sentence that names the repository."""
     try:
         yield
     except HFValidationError as error:
@@ -105,13 +112,11 @@ def hub_errors(repo_id: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):
-            raise PermissionError(
-                f"The token may not write to {repo_id}: its role must be write, in that name."
-            ) from error
+            raise PermissionError(f"The token may not write to {repo_id}: it needs the role `write` there.") from error
         raise ConnectionError(f"The Hub answered {status} for {repo_id}: {first_line(error)}") from error
     except OfflineModeIsEnabled as error:
         raise ConnectionError(f"{repo_id} cannot be reached: HF_HUB_OFFLINE is set.") from error
-    except (httpx.HTTPError, RuntimeError) as error:  # a RuntimeError: an upload that was cut, time and again
+    except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: an upload that kept failing
         raise ConnectionError(
             f"The Hub could not be reached for {repo_id}: {first_line(error.__cause__ or error)}"
         ) from error

@@ -1,4 +1,4 @@
-"""What a model card says of the results, in words and tables: pure functions of results.json."""
+"""The results section of a model card, in words and tables: pure functions of results.json."""
 
 from collections.abc import Sequence
 
@@ -34,7 +34,7 @@ def comparison(
 
 
 def result_facts(results: dict, data_name: str) -> dict:
-    """How it was measured, the tables and the plots, from results.json."""
+    """How results were measured, the tables and the plots, from results.json."""
     speed = f", {results['masks_per_second']:.1f} masks per second" if "masks_per_second" in results else ""
     summary = (
         f"{results['num_images']:,} images of {results['num_groups']:,} groups of the `{results['split']}` split of "
@@ -42,19 +42,19 @@ def result_facts(results: dict, data_name: str) -> dict:
         f"{results['num_inference_steps']} steps of {results['scheduler']}, seed {results['seed']}, on "
         f"{results['device']}, mixed precision {results['mixed_precision']}{speed}. {interval_words(results)} "
         "Dice, IoU and distances refer to the raters' majority. "
-        f"Data fingerprint `{results['data_fingerprint']}`; all numbers stand in `results.json`."
+        f"Data fingerprint `{results['data_fingerprint']}`; all numbers are in `results.json`."
     )
     if results.get("num_candidates", 0) > results["num_masks"]:
         summary += (
-            f" The masks are those that stand for {results['num_candidates']} drawn (spread {results['spread']}): "
-            "they say more than as many independent ones, in which others measure."
+            f" The masks are representative of {results['num_candidates']} candidates (spread {results['spread']}). "
+            "They cover the candidates better than the same number of independent samples, which other work reports."
         )
     elif results.get("antithetic"):
         summary += (
-            " Half of the masks start from the others' noise with the sign turned. They are not independent then, as "
-            "those of others are; GED without the bias of few masks assumes that and errs on the low side."
+            " Half of the masks start from the negated noise of the other half, so they are not independent samples "
+            "as in other work; the unbiased GED assumes independence and is too low here."
         )
-    needed = {"steps": "by_steps", "classes": "classes"}  # what a plot is drawn from, where it is not always there
+    needed = {"steps": "by_steps", "classes": "classes"}  # optional results that a plot is drawn from
     plots = [name for name in PLOTS if name not in needed or needed[name] in results]
     return {
         "summary": summary,
@@ -64,7 +64,7 @@ def result_facts(results: dict, data_name: str) -> dict:
 
 
 def result_tables(results: dict) -> dict[str, str]:
-    """Each table under its title; those that the results have nothing for are left out."""
+    """The tables by title; those without results are left out."""
     measured = {name: entry for name, entry in results["metrics"].items() if entry["value"] is not None}
     groups = results["num_groups"]
     if results.get("num_candidates", 0) > results["num_masks"]:
@@ -81,35 +81,33 @@ def result_tables(results: dict) -> dict[str, str]:
         if name in measured
     ]
     tables = {"All metrics": markdown_table(["metric", "value", "mean", "images", "infinite, left out"], rows)}
-    compared = ("ged", "hm_iou", "dice", "iou", "diversity")
+    compared, by_part = ("ged", "hm_iou", "dice", "iou", "diversity"), ("missed", "dice", "iou", "ged", "hm_iou")
     if results["degenerate"]:
         blocks = {PREDICTORS[name]: block for name, block in results["degenerate"].items()}
-        title = "Against predictors that need no model"
+        title = "Compared with predictors that need no model"
         tables[title] = comparison("predictor", {"**this model**": results["metrics"], **blocks}, compared, groups)
     if results["strata"]:
-        names = ("missed", "dice", "iou", "ged", "hm_iou")
         images = [f"{block['dice']['num_images']:,}" for block in results["strata"].values()]
-        tables["By size of the reference"] = comparison("pixels", results["strata"], names, groups, images=images)
+        tables["By size of the reference"] = comparison("pixels", results["strata"], by_part, groups, images=images)
     if "classes" in results:
-        names = ("missed", "dice", "iou", "ged", "hm_iou", "diversity")
-        tables["By class"] = comparison("class", results["classes"], names, groups)
+        tables["By class"] = comparison("class", results["classes"], (*by_part, "diversity"), groups)
     if "by_steps" in results:
         blocks = {steps: block["metrics"] for steps, block in results["by_steps"].items()}
-        speeds = [block.get("masks_per_second") for block in results["by_steps"].values()]
-        speeds = {"masks per second": [f"{speed:.1f}" if speed else "" for speed in speeds]}
+        measured_speeds = [block.get("masks_per_second") for block in results["by_steps"].values()]
+        speeds = {"masks per second": [f"{speed:.1f}" if speed else "" for speed in measured_speeds]}
         tables["By number of denoising steps"] = comparison("steps", blocks, compared, groups, **speeds)
-    tables["By number of masks, the first so many of each image: Dice of their majority"] = comparison(
+    tables["By number of masks (the first of each image): Dice of their majority"] = comparison(
         "masks", results["by_num_masks"], ("ged", "dice"), groups
     )
     return tables
 
 
 def tiny_lesions(results: dict) -> str:
-    """What happens to the smallest references that were measured."""
+    """How often the smallest references are missed."""
     for label, block in results.get("strata", {}).items():
         missed = block["missed"]
         return (
             f"Of {missed['num_images']:,} references of {label.replace('<=', 'at most ')} pixels the consensus misses "
-            f"{100 * missed['value']:.0f} % altogether."
+            f"{100 * missed['value']:.0f} % entirely."
         )
-    return "Structures of a few pixels are the first to be missed."
+    return "Structures of a few pixels are missed most often."

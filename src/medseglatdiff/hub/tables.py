@@ -1,4 +1,4 @@
-"""Tables of a model card, and a measured value in one of their cells."""
+"""Markdown tables of a model card, and how a measured value is written in them."""
 
 from collections.abc import Sequence
 
@@ -12,18 +12,16 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def has_interval(entry: dict, num_groups: int) -> bool:
-    """Whether an entry of the results has an interval that may be called a 95 % one.
+    """Whether an entry of the results has an interval that covers 95 %.
 
-    Entries name the method, if any. Older ones do not: theirs is a percentile bootstrap over all `num_groups`, which
-    covers too little below ten (tests/test_intervals.py).
+    Entries name the method of their interval. Older ones do not: their percentile bootstrap over all `num_groups`
+    covers too little below ten groups (tests/test_intervals.py).
     """
-    if "interval" in entry:
-        return entry["interval"] is not None
-    return num_groups >= 10
+    return entry["low"] is not None and ("interval" in entry or num_groups >= 10)
 
 
 def interval(entry: dict | None, num_groups: int) -> str:
-    """An entry of results over `num_groups` groups as "value [low, high]", finer below 0.1; "" without a value."""
+    """An entry as "value [low, high]", with four digits below 0.1, else three; "" without a value."""
     if entry is None or entry["value"] is None:
         return ""
     digits = 4 if 0 < abs(entry["value"]) < 0.1 else 3
@@ -37,7 +35,7 @@ def interval_words(results: dict) -> str:
     """A sentence on the intervals of these results."""
     entries, num_groups = results["metrics"].values(), results["num_groups"]
     if not any(has_interval(entry, num_groups) for entry in entries):
-        return f"No intervals: {num_groups:,} groups are too few for the method that these results were made with."
+        return f"No intervals: {num_groups:,} groups are too few for the method that was used."
     if any("interval" in entry for entry in entries):
         return f"In brackets: 95 % intervals, Student's t over {num_groups:,} groups by the jackknife."
     return f"In brackets: 95 % bootstrap intervals over {num_groups:,} groups."

@@ -1,17 +1,17 @@
 """Metrics of boundaries, in the units of `spacing`: pixels, or mm where the size of a pixel is known.
 
-The boundary of a mask are its pixels with a neighbour (of four) outside; beyond the image is outside, as in MONAI.
+The boundary of a mask is its pixels with one of four neighbours outside it; beyond the image is outside, as in MONAI.
 """
 
 import numpy as np
 
-from .labels import as_masks
+from .labels import as_masks, check_same_size
 
 
 def boundary_distances(
     a: np.ndarray, b: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0)
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Distance of every boundary pixel of `a` to the boundary of `b`, and the reverse; infinite if the other is empty.
+    """Distance of every boundary pixel of `a` to the boundary of `b`, and vice versa; infinite if the other is empty.
 
     >>> a, b = np.array([[1, 0, 0]]), np.array([[0, 0, 1]])
     >>> [distances.tolist() for distances in boundary_distances(a, b, spacing=(1.0, 0.5))]
@@ -22,8 +22,7 @@ def boundary_distances(
     except ImportError as error:
         raise ImportError('Boundary distances need SciPy: `pip install "medseglatdiff[evaluate]"`.') from error
     a, b = as_masks(a, "a", 2), as_masks(b, "b", 2)
-    if a.shape != b.shape:
-        raise ValueError(f"`a` and `b` must have the same height and width, but had {a.shape} and {b.shape}.")
+    check_same_size(a, b, "`a` and `b`")
     if len(spacing) != 2 or not min(spacing) > 0:
         raise ValueError(f"`spacing` must be two positive numbers, (row, column), but was {spacing}.")
     edges = [mask & ~binary_erosion(mask) for mask in (a, b)]
@@ -35,7 +34,7 @@ def boundary_distances(
 
 
 def hausdorff_distance_95(a: np.ndarray, b: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0)) -> float:
-    """The greater of both directions' 95th percentile of boundary distances; both empty: 0, one empty: infinite.
+    """The greater 95th percentile of boundary distances in both directions; both empty: 0, one empty: infinite.
 
     >>> hausdorff_distance_95(np.array([[1, 0, 0, 0]]), np.array([[0, 0, 0, 1]]))
     3.0

@@ -1,4 +1,4 @@
-"""What metrics are called where people read them; the arrow points to the better end."""
+"""Display names of the metrics; the arrow says whether higher or lower is better."""
 
 NAMES = {
     "ged": "generalised energy distance (GED) ↓",
@@ -8,7 +8,6 @@ NAMES = {
     "dice_non_empty": "Dice, references that are not empty ↑",
     "dice_pooled": "Dice, pooled pixels ↑",
     "iou": "IoU of the consensus ↑",
-    "iou_non_empty": "IoU, references that are not empty ↑",
     "iou_pooled": "IoU, pooled pixels ↑",
     "thresholded_jaccard": "ISIC score (Jaccard, 0 below 0.65) ↑",
     "d_max": "best Dice of any mask per rater ↑",

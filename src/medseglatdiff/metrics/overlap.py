@@ -1,10 +1,10 @@
-"""Metrics of one mask and of several: overlap, distance between distributions of masks, matching.
+"""Metrics of single masks and of sets of masks: overlap, distance between distributions, matching.
 
 Masks are boolean arrays, or hold only 0 and 1. `samples` are `(M, H, W)`, `raters` `(R, H, W)`, both with at least one
 mask. Two empty masks agree perfectly (Dice = IoU = 1); an empty and a non-empty one not at all (0). Functions with
 `num_classes` take label maps too, 0 for background, then the classes: the overlap of two of them is the mean over the
 foreground classes. Every function raises a `ValueError` that names the argument for masks of different sizes, for
-values other than 0 and 1 or the labels (NaN too), and where there is no mask at all.
+values other than 0 and 1 or the labels (NaN too), and if there is no mask at all.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ def _overlaps(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """`part / whole`, and 1 where both masks are empty, so that `whole` is 0."""
+    """`part / whole`, and 1 where `whole` is 0 because both masks are empty."""
     return np.divide(part, whole, out=np.ones(np.shape(part), float), where=whole > 0)
 
 
@@ -37,7 +37,7 @@ def _iou_by_class(samples: np.ndarray, raters: np.ndarray, num_classes: int) -> 
 
 
 def pairwise_iou(samples: np.ndarray, raters: np.ndarray, num_classes: int = 1) -> np.ndarray:
-    """IoU of every sample with every rater, `(M, R)`; of label maps the mean over the classes.
+    """IoU of every sample with every rater, `(M, R)`; for label maps the mean over the classes.
 
     >>> left, right = np.array([[1, 1, 0]]), np.array([[0, 1, 1]])
     >>> pairwise_iou(np.stack([left, left * 0]), np.stack([left, right, left * 0])).round(3).tolist()
@@ -49,7 +49,7 @@ def pairwise_iou(samples: np.ndarray, raters: np.ndarray, num_classes: int = 1) 
 
 
 def pairwise_dice(samples: np.ndarray, raters: np.ndarray, num_classes: int = 1) -> np.ndarray:
-    """Dice of every sample with every rater, `(M, R)`: 2 IoU / (1 + IoU); of label maps the mean over the classes.
+    """Dice of every sample with every rater, `(M, R)`: 2 IoU / (1 + IoU); for label maps the mean over the classes.
 
     >>> pairwise_dice(np.array([[[1, 1, 0]]]), np.array([[[0, 1, 1]], [[0, 0, 0]]])).tolist()
     [[0.5, 0.0]]
@@ -136,7 +136,7 @@ def generalized_energy_distance(
 ) -> float:
     """Squared generalised energy distance, 2 E[d(S,Y)] - E[d(S,S')] - E[d(Y,Y')], with d = 1 - IoU.
 
-    Source: Székely and Rizzo 2013, as in Kohl et al. 2018. All pairs count, the diagonal too, as in published code.
+    Source: Székely and Rizzo 2013, as in Kohl et al. 2018. All pairs count, with the diagonal, as in published code.
     That estimate exceeds the limit of many samples by E[d(S,S')] / M, so it is only comparable at equal M.
 
     Args:
@@ -170,7 +170,7 @@ def _matched(scores: np.ndarray, balanced: bool) -> float:
         common = np.lcm(num_samples, num_raters)
         scores = scores.repeat(common // num_samples, axis=0).repeat(common // num_raters, axis=1)
     elif num_samples < num_raters:
-        raise ValueError(f"`samples` must be at least the {num_raters} raters, but were {num_samples}.")
+        raise ValueError(f"`samples` must be at least as many as the {num_raters} raters, but were {num_samples}.")
     return float(scores[linear_sum_assignment(scores, maximize=True)].mean())
 
 
@@ -178,8 +178,8 @@ def hm_iou(samples: np.ndarray, raters: np.ndarray, balanced: bool = True, num_c
     """IoU under the best matching of samples and raters, in [0, 1]; 1 only for a perfect matching.
 
     Source: Kohl et al. 2019, with the algorithm of Kuhn 1955. Balanced: both are replicated to lcm(M, R), so each
-    counts equally. Not balanced: each rater gets a sample of their own and the other samples go free, which grows
-    with M; never compare the two. A label map is matched as a whole, by its mean IoU over the classes.
+    counts equally. Not balanced: each rater is matched with one sample and the other samples are ignored, so
+    it grows with M; never compare the two. A label map is matched as a whole, by its mean IoU over the classes.
 
     >>> a, b = np.array([[1, 0]]), np.array([[0, 1]])
     >>> hm_iou(np.stack([a, a]), np.stack([a, b])), hm_iou(np.stack([a, a, b]), np.stack([a, b]), balanced=False)

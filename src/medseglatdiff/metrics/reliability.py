@@ -1,6 +1,6 @@
 """Metrics of a confidence map: calibration, proper scores, and whether uncertainty ranks images by their errors.
 
-A confidence map `(H, W)` holds probabilities in [0, 1] that a reader marks a pixel; it is judged against every rater
+A confidence map `(H, W)` holds probabilities in [0, 1] that a rater marks a pixel; it is compared with every rater
 of `raters`, `(R, H, W)`, each with weight 1/R. Values outside [0, 1], NaN and other sizes raise a `ValueError`.
 """
 
@@ -70,7 +70,7 @@ def brier_score(confidence: np.ndarray, raters: np.ndarray) -> float:
 def negative_log_likelihood(confidence: np.ndarray, raters: np.ndarray, epsilon: float = 1e-6) -> float:
     """Mean over raters and pixels of -log p(mask), in nats, with confidence clipped to [epsilon, 1 - epsilon].
 
-    Shares of M hypotheses are often exactly 0 or 1, so the value depends on `epsilon`: name it beside the number.
+    Means of M samples are often exactly 0 or 1, so the value depends on `epsilon`: report it with the number.
 
     >>> negative_log_likelihood(np.array([[0.5]]), np.array([[[1]]])).__round__(4)
     0.6931
@@ -92,7 +92,7 @@ def risk_coverage_curve(risks: np.ndarray, uncertainties: np.ndarray) -> tuple[n
     risks, uncertainties = np.asarray(risks, float), np.asarray(uncertainties, float)
     if risks.ndim != 1 or risks.shape != uncertainties.shape or risks.size == 0:
         raise ValueError(
-            f"`risks` and `uncertainties` must be equally many, at least one, but had shapes {risks.shape} and "
+            f"`risks` and `uncertainties` must have the same length, at least 1, but had shapes {risks.shape} and "
             f"{uncertainties.shape}."
         )
     if np.isnan(risks).any() or np.isnan(uncertainties).any():
@@ -104,7 +104,7 @@ def risk_coverage_curve(risks: np.ndarray, uncertainties: np.ndarray) -> tuple[n
 
 
 def area_under_risk_coverage(risks: np.ndarray, uncertainties: np.ndarray) -> float:
-    """Mean of the risk-coverage curve: the mean risk, if uncertainty says nothing; lower is better.
+    """Mean of the risk-coverage curve: the mean risk if uncertainty is uninformative; lower is better.
 
     >>> area_under_risk_coverage(np.array([0.3, 0.1]), np.array([0.9, 0.2])).__round__(4)
     0.15

@@ -1,4 +1,4 @@
-"""The autoencoder that takes images and masks into the small latent space in which the diffusion happens, and back."""
+"""The autoencoder between images or masks and the small latent space of the diffusion."""
 
 from dataclasses import dataclass
 
@@ -8,15 +8,15 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.vae import Decoder, DiagonalGaussianDistribution, Encoder
 from diffusers.utils import BaseOutput
 from diffusers.utils.accelerate_utils import apply_forward_hook
-from torch import nn
 
 from ..losses import kl_divergence
 from .modeling import MedSegLatDiffModel
+from .quantizer import VectorQuantizer
 
 
 @dataclass
 class MedSegLatDiffVAEOutput(BaseOutput):
-    """What one pass through the autoencoder gives.
+    """Output of the autoencoder.
 
     Args:
         sample (`torch.Tensor` of shape `(batch, out_channels, height, width)`): the reconstruction: grey values or
@@ -31,53 +31,19 @@ class MedSegLatDiffVAEOutput(BaseOutput):
     bottleneck_loss: torch.Tensor
 
 
-class VectorQuantizer(nn.Module):
-    """Nearest-code quantisation with a moving-average codebook (van den Oord et al. 2017, arXiv 1711.00937,
-    appendix A.1).
-
-    The codebook is a buffer rather than a parameter, so that all processes keep the same codes (buffers are
-    broadcast). Codes whose share of the traffic has died away are set to the values of the batch that are quantised
-    worst.
-    """
-
-    def __init__(self, num_codes: int, channels: int, decay: float = 0.97, dead_share: float = 0.1):
-        super().__init__()
-        self.decay, self.dead_share = decay, dead_share
-        codes = torch.randn(num_codes, channels, generator=torch.Generator().manual_seed(0))
-        self.register_buffer("codes", codes)
-        self.register_buffer("share", torch.full((num_codes,), 1.0 / num_codes))
-        self.register_buffer("sums", codes / num_codes)
-
-    def forward(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns the quantised latents, with gradients passed straight through, and the commitment loss."""
-        values = latents.movedim(1, -1).reshape(-1, latents.shape[1]).float()  # [B*h*w, C]
-        with torch.autocast(values.device.type, enabled=False):  # half precision confuses codes that lie close
-            indices = torch.cdist(values, self.codes.float()).argmin(dim=1)  # [B*h*w]
-            quantized = self.codes[indices].float()  # [B*h*w, C]
-            if self.training:
-                self._update_codes(values.detach(), indices, quantized)
-        quantized = quantized.view(latents.movedim(1, -1).shape).movedim(-1, 1).to(latents.dtype)  # [B, C, h, w]
-        commitment = F.mse_loss(latents, quantized)
-        return latents + (quantized - latents).detach(), commitment
-
-    @torch.no_grad()
-    def _update_codes(self, values: torch.Tensor, indices: torch.Tensor, quantized: torch.Tensor):
-        chosen = F.one_hot(indices, len(self.codes)).to(values.dtype)  # [N, K]
-        self.share.lerp_(chosen.mean(dim=0), 1 - self.decay)
-        self.sums.lerp_(chosen.T @ values / len(values), 1 - self.decay)
-        dead = (self.share < self.dead_share / len(self.codes)).nonzero().flatten()[: len(values)]  # [D]
-        worst = (values - quantized).square().sum(dim=1).topk(len(dead)).indices  # [D]
-        self.share[dead] = 1.0 / len(self.codes)
-        self.sums[dead] = values[worst] / len(self.codes)
-        self.codes.copy_(self.sums / self.share.clamp(min=1e-12)[:, None])
-
-
 class MedSegLatDiffVAE(MedSegLatDiffModel, ConfigMixin):
     """One autoencoder for images and for masks (MedSegLatDiff, arXiv 2512.01292).
 
     The first halving is a pixel rearrangement, so no layer runs at full resolution; each further entry of
     `block_out_channels` halves once more: the downsampling factor is `2 ** len(block_out_channels)`.
-    Latents are scaled to zero mean and unit variance inside `encode` and `decode`, and nowhere else.
+    Latents are scaled to zero mean and unit variance inside `encode` and `decode` alone. A decoder with fewer
+    levels outputs larger patches of pixels; parameters and GFLOP of decoders of LIDC's masks, 2 x 32 x 32 to 128 px:
+
+    | `decoder_block_out_channels` | `decoder_layers_per_block` | parameters | GFLOP |
+    | --- | --- | --- | --- |
+    | 32, 32 | 1 | 0.12 M | 0.55 |
+    | 32 | 1 | 0.08 M | 0.17 |
+    | 16, 24 | 0 | 0.04 M | 0.17 |
 
     Args:
         in_channels (`int`, *optional*, defaults to 2): 1 or 3 for images, 1 + number of classes for one-hot masks.
@@ -88,9 +54,13 @@ class MedSegLatDiffVAE(MedSegLatDiffModel, ConfigMixin):
         norm_num_groups (`int`, *optional*, defaults to 8): groups of the group normalisation.
         bottleneck (`str`, *optional*, defaults to `"kl"`): `"kl"` for a Gaussian posterior, `"vq"` for a codebook.
         num_codes (`int`, *optional*, defaults to 512): size of the codebook, with `bottleneck="vq"`.
+        decoder_block_out_channels (`tuple[int]`, *optional*): widths of the decoder from the output to the latent;
+            `block_out_channels` if `None`. With fewer entries the last layer outputs larger patches of pixels.
+        decoder_layers_per_block (`int`, *optional*): residual layers per level of the decoder, besides the one that
+            is always there; `layers_per_block` if `None`.
         latents_mean (`list[float]`, *optional*): per-channel mean of the raw latents on the training split.
-        latents_std (`list[float]`, *optional*): per-channel standard deviation, likewise; `None` leaves latents
-            unscaled.
+        latents_std (`list[float]`, *optional*): their per-channel standard deviation; latents are not scaled if
+            `None`.
     """
 
     _supports_gradient_checkpointing = True
@@ -106,37 +76,45 @@ class MedSegLatDiffVAE(MedSegLatDiffModel, ConfigMixin):
         norm_num_groups: int = 8,
         bottleneck: str = "kl",
         num_codes: int = 512,
+        decoder_block_out_channels: tuple[int, ...] | None = None,
+        decoder_layers_per_block: int | None = None,
         latents_mean: list[float] | None = None,
         latents_std: list[float] | None = None,
     ):
         super().__init__()
         if bottleneck not in ("kl", "vq"):
             raise ValueError(f"`bottleneck` must be 'kl' or 'vq', but was {bottleneck!r}.")
-        levels = len(block_out_channels)
-        shared = dict(
-            block_out_channels=tuple(block_out_channels),
-            layers_per_block=layers_per_block,
-            norm_num_groups=norm_num_groups,
-            mid_block_add_attention=False,
-        )
+        widths = tuple(block_out_channels)
+        decoder_widths = widths if decoder_block_out_channels is None else tuple(decoder_block_out_channels)
+        if not 1 <= len(decoder_widths) <= len(widths):
+            raise ValueError(
+                f"`decoder_block_out_channels` must have 1 to {len(widths)} entries, as `block_out_channels` has, "
+                f"but was {decoder_widths}."
+            )
+        self.decoder_patch_size = 2 ** (1 + len(widths) - len(decoder_widths))
+        shared = dict(norm_num_groups=norm_num_groups, mid_block_add_attention=False)
         self.encoder = Encoder(
             in_channels=4 * in_channels,
             out_channels=latent_channels,
-            down_block_types=("DownEncoderBlock2D",) * levels,
+            down_block_types=("DownEncoderBlock2D",) * len(widths),
+            block_out_channels=widths,
+            layers_per_block=layers_per_block,
             double_z=bottleneck == "kl",
             **shared,
         )
         self.decoder = Decoder(
             in_channels=latent_channels,
-            out_channels=4 * out_channels,
-            up_block_types=("UpDecoderBlock2D",) * levels,
+            out_channels=self.decoder_patch_size**2 * out_channels,
+            up_block_types=("UpDecoderBlock2D",) * len(decoder_widths),
+            block_out_channels=decoder_widths,
+            layers_per_block=layers_per_block if decoder_layers_per_block is None else decoder_layers_per_block,
             **shared,
         )
         self.quantizer = VectorQuantizer(num_codes, latent_channels) if bottleneck == "vq" else None
 
     @property
     def downsampling_factor(self) -> int:
-        """How many pixels of the image one latent pixel stands for, along each side."""
+        """Side of a latent pixel in pixels of the image."""
         return 2 ** len(self.config.block_out_channels)
 
     @property
@@ -144,18 +122,26 @@ class MedSegLatDiffVAE(MedSegLatDiffModel, ConfigMixin):
         """Channels of what `condition` returns."""
         return self.config.latent_channels
 
+    def with_new_decoder(self, **options) -> "MedSegLatDiffVAE":
+        """An autoencoder with the same latents and a new decoder, from arguments that begin with `decoder_`."""
+        settings = {name: value for name, value in self.config.items() if not name.startswith("_")}
+        other = MedSegLatDiffVAE(**{**settings, **options}).to(self.device)
+        kept = {name: value for name, value in self.state_dict().items() if not name.startswith("decoder.")}
+        other.load_state_dict({**other.state_dict(), **kept})
+        return other
+
     def set_latent_statistics(self, mean: list[float], std: list[float]):
-        """Keeps the raw latents' per-channel statistics in the config, from which `encode` and `decode` scale."""
+        """Stores the raw latents' per-channel statistics in the config, by which `encode` and `decode` scale."""
         if len(mean) != self.config.latent_channels or len(std) != self.config.latent_channels or min(std) <= 0:
             raise ValueError(
-                f"`mean` and `std` must hold {self.config.latent_channels} values each, with every `std` > 0, "
+                f"`mean` and `std` must have {self.config.latent_channels} values each, with every `std` > 0, "
                 f"but were {mean} and {std}."
             )
         self.register_to_config(latents_mean=[float(value) for value in mean], latents_std=[float(v) for v in std])
 
     @apply_forward_hook
     def encode(self, sample: torch.Tensor) -> torch.Tensor:
-        """Takes `sample`, `(batch, in_channels, height, width)`, to its scaled latents (the posterior's mean).
+        """Encodes `sample`, `(batch, in_channels, height, width)`, to scaled latents (the posterior's mean).
 
         Raises:
             ValueError: if the channels are not `in_channels` or a side is not a multiple of the downsampling factor.
@@ -166,16 +152,23 @@ class MedSegLatDiffVAE(MedSegLatDiffModel, ConfigMixin):
 
     @apply_forward_hook
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Takes scaled latents, `(batch, latent_channels, h, w)`, to `(batch, out_channels, height, width)`."""
+        """Decodes scaled latents, `(batch, latent_channels, h, w)`, to `(batch, out_channels, height, width)`."""
         raw = self._unscale(latents)  # [B, C, h, w]
         if self.quantizer is not None:
             raw, _ = self.quantizer(raw)  # [B, C, h, w]
-        return F.pixel_shuffle(self.decoder(raw), 2)  # [B, out_channels, H, W]
+        return F.pixel_shuffle(self.decoder(raw), self.decoder_patch_size)  # [B, out_channels, H, W]
 
     @apply_forward_hook
     def condition(self, images: torch.Tensor) -> torch.Tensor:
-        """The image latent that the U-Net is given: `(batch, latent_channels, h, w)` from images in [-1, 1]."""
+        """The latent of images in [-1, 1], `(batch, latent_channels, h, w)`, as condition of the U-Net."""
         return self.encode(images)
+
+    def logits(self, images: torch.Tensor) -> None:
+        """None: an autoencoder has no segmentation head (`MedSegLatDiffImageEncoder` may)."""
+
+    def condition_and_logits(self, images: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """What `condition` and `logits` return."""
+        return self.condition(images), None
 
     def forward(
         self,
@@ -183,7 +176,7 @@ class MedSegLatDiffVAE(MedSegLatDiffModel, ConfigMixin):
         generator: torch.Generator | list[torch.Generator] | None = None,
         return_dict: bool = True,
     ) -> MedSegLatDiffVAEOutput | tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Encodes, passes the bottleneck (with `kl`, noise is drawn from `generator` in training mode) and decodes."""
+        """Encodes, passes the bottleneck (with `kl`, samples with `generator` in training mode) and decodes."""
         moments = self._moments(sample)  # [B, 2*C or C, h, w]
         # 1. bottleneck
         if self.quantizer is None:
@@ -193,7 +186,7 @@ class MedSegLatDiffVAE(MedSegLatDiffModel, ConfigMixin):
         else:
             raw, bottleneck_loss = self.quantizer(moments)  # [B, C, h, w]
         # 2. decode
-        reconstruction = F.pixel_shuffle(self.decoder(raw), 2)  # [B, out_channels, H, W]
+        reconstruction = F.pixel_shuffle(self.decoder(raw), self.decoder_patch_size)  # [B, out_channels, H, W]
         output = MedSegLatDiffVAEOutput(reconstruction, self._scale(raw), bottleneck_loss)
         return output if return_dict else output.to_tuple()
 

@@ -1,12 +1,12 @@
-"""What stored settings may be: a table of rules per class, by type and range, so that a damaged config is refused."""
+"""Rules for stored settings: a table of types and ranges per class, so that a damaged config is refused."""
 
 import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
-SHOWN = 60  # characters of a wrong value that an error quotes
+SHOWN = 60  # characters of an invalid value in an error
 
 
 @dataclass(frozen=True)
@@ -15,9 +15,9 @@ class Rule:
 
     Args:
         wanted (`str`): completes "must be".
-        holds (`Callable`): whether a value is that.
-        later (`bool`, *optional*, defaults to `False`): whether the setting came after the first published
-            checkpoints, so that a config without it is older, not damaged.
+        holds (`Callable`): whether a value obeys the rule.
+        later (`bool`, *optional*, defaults to `False`): whether the setting is newer than the first published
+            checkpoints, so that a config without it is old, not damaged.
     """
 
     wanted: str
@@ -29,7 +29,7 @@ Rules = Mapping[str, Rule]
 
 
 def integer(low: int, high: int) -> Rule:
-    """An integer within two limits, both included."""
+    """An integer between two limits, inclusive."""
     return Rule(
         f"an integer from {low} to {high:,}",
         lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high,
@@ -37,7 +37,7 @@ def integer(low: int, high: int) -> Rule:
 
 
 def number(low: float, high: float = math.inf, above: bool = False) -> Rule:
-    """A finite number within two limits, both included; with `above`, the lower one is not."""
+    """A finite number between two limits, inclusive; with `above`, the lower limit is excluded."""
 
     def holds(value) -> bool:
         real = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
@@ -53,7 +53,7 @@ def flag() -> Rule:
 
 
 def one_of(*values) -> Rule:
-    """One of a few values, of the same type as well: True is not 1."""
+    """One of a few values, with the same type: True is not 1."""
     *most, last = map(repr, values)
     return Rule(
         f"{', '.join(most)} or {last}", lambda value: any(type(value) is type(v) and value == v for v in values)
@@ -69,7 +69,7 @@ def several(rule: Rule, low: int, high: int) -> Rule:
 
 
 def optional(rule: Rule) -> Rule:
-    """`None`, or what another rule says."""
+    """`None`, or a value that obeys another rule."""
     return Rule(f"null or {rule.wanted}", lambda value: value is None or rule.holds(value))
 
 
@@ -87,6 +87,8 @@ AUTOENCODER = {
     "norm_num_groups": integer(1, 256),
     "bottleneck": one_of("kl", "vq"),
     "num_codes": integer(2, 65_536),
+    "decoder_block_out_channels": later(optional(several(integer(1, 2048), 1, 8))),
+    "decoder_layers_per_block": later(optional(integer(1, 16))),
     "latents_mean": optional(several(number(-1e6, 1e6), 1, 256)),
     "latents_std": optional(several(number(0, 1e6, above=True), 1, 256)),
 }
@@ -96,6 +98,15 @@ IMAGE_ENCODER = {
     "fused_channels": integer(1, 2048),
     "downsampling_factor": one_of(1, 2, 4, 8, 16, 32),
     "norm_num_groups": integer(1, 256),
+    "backbone": later(
+        Rule("a backbone's name or settings", lambda value: isinstance(value, str | Mapping) and bool(value))
+    ),
+    "backbone_strides": later(optional(several(integer(1, 64), 1, 8))),
+    "block_out_channels": later(several(integer(1, 2048), 1, 8)),
+    "layers_per_block": later(integer(1, 16)),
+    "dropout": later(number(0, 0.99)),
+    "decoder": later(flag()),
+    "num_classes": later(optional(integer(1, 254))),
 }
 UNET = {
     "sample_size": integer(1, 1024),
@@ -116,7 +127,7 @@ def check_values(settings: Mapping, rules: Rules, owner: str = ""):
     """Raises a `ValueError` that names the first of the settings that breaks its rule.
 
     Args:
-        settings (`Mapping`): values by name; those without a rule are not looked at.
+        settings (`Mapping`): values by name; those without a rule are not checked.
         rules (`Mapping[str, Rule]`): by name.
         owner (`str`, *optional*): whose settings they are, for the error.
     """
@@ -125,20 +136,21 @@ def check_values(settings: Mapping, rules: Rules, owner: str = ""):
             refuse(name, rule.wanted, settings[name], owner)
 
 
-def check_class(config: object, some_class: type):
-    """Raises a `ValueError` unless a config holds settings by name, and no other class than this one saved it."""
+def check_class(config: object, some_class: type) -> Mapping:
+    """The config; a `ValueError` unless it has settings by name and belongs to this class or a parent."""
     if not isinstance(config, Mapping):
-        raise ValueError(f"The config of {some_class.__name__} must hold settings by name, but holds {shown(config)}.")
+        raise ValueError(f"The config of {some_class.__name__} must be settings by name, but was {shown(config)}.")
     owner = config.get("_class_name", some_class.__name__)
     if owner not in [parent.__name__ for parent in some_class.__mro__]:
         raise ValueError(f"`config` must be of a {some_class.__name__}, but was of a {owner}.")
+    return config
 
 
 def check_lost(config: Mapping, some_class: type, rules: Rules):
-    """Raises a `ValueError` if a stored config lacks a setting that the class has always saved."""
+    """Raises a `ValueError` if a stored config lacks a setting that every version of the class saves."""
     for name, rule in rules.items():
         if name in arguments_of(some_class) and name not in config and not rule.later:
-            raise ValueError(f"`{name}` is missing from the config of {some_class.__name__}: a part of it was lost.")
+            raise ValueError(f"`{name}` is missing from the config of {some_class.__name__}: part of it was lost.")
 
 
 def check_known(config: Mapping, some_class: type):
@@ -160,29 +172,28 @@ def check_groups(settings: Mapping, owner: str):
 
 
 def check_autoencoder(settings: Mapping, owner: str):
-    """Settings of an autoencoder that must fit one another.
+    """Checks that an autoencoder's settings are consistent.
 
-    Latents are unscaled where mean and standard deviation are both null, as training writes them. One of the two alone
-    means that the other was lost.
+    Latents are not scaled if mean and standard deviation are both null. If only one is null, it was lost.
     """
     check_groups(settings, owner)
     mean, std, channels = (settings[name] for name in ("latents_mean", "latents_std", "latent_channels"))
     if (mean is None) != (std is None):
         lost, kept = ("latents_std", "latents_mean") if std is None else ("latents_mean", "latents_std")
-        refuse(lost, f"given where `{kept}` is (both are null where latents are not scaled)", None, owner)
+        refuse(lost, f"given if `{kept}` is (both are null if latents are not scaled)", None, owner)
     for name, values in (("latents_mean", mean), ("latents_std", std)):
         if values is not None and len(values) != channels:
             refuse(name, f"{channels} values, one per latent channel", values, owner)
 
 
 def check_unet(settings: Mapping, owner: str):
-    """Settings of a denoiser that must fit one another."""
+    """Checks that a denoiser's settings are consistent."""
     check_groups(settings, owner)
     widths, attention, head = (settings[name] for name in ("block_out_channels", "attention", "attention_head_dim"))
     if len(attention) != len(widths):
         refuse("attention", f"{len(widths)} values, one per level", attention, owner)
     attending = [width for width, attends in zip(widths, attention, strict=True) if attends]
-    attending += [widths[-1]] if attending else []  # the middle block attends where any level does
+    attending += [widths[-1]] if attending else []  # the middle block attends if any level does
     if any(width % head for width in attending):
         refuse("attention_head_dim", f"a divisor of the widths that attend, {attending}", head, owner)
 
@@ -195,13 +206,13 @@ TABLES = {
 
 
 def table_of(model_class: type) -> tuple[Rules, Callable[[Mapping, str], None]]:
-    """Rules and the check of what must fit together, of a model class or of the one that it extends."""
+    """The rules and the consistency check of a model class or of the class that it extends."""
     return next(TABLES[parent.__name__] for parent in model_class.__mro__ if parent.__name__ in TABLES)
 
 
 def arguments_of(some_class: type) -> dict[str, Any]:
-    """Names of the constructor's arguments with their defaults."""
-    parameters = list(inspect.signature(some_class.__init__).parameters.values())[1:]
+    """The constructor's arguments with their defaults."""
+    parameters = list(inspect.signature(some_class).parameters.values())
     return {parameter.name: parameter.default for parameter in parameters}
 
 
@@ -214,12 +225,12 @@ def check_model(config: Mapping, model_class: type):
     fit(settings, model_class.__name__)
 
 
-def refuse(name: str, wanted: str, value: object, owner: str = ""):
-    """Raises the `ValueError` of a setting."""
+def refuse(name: str, wanted: str, value: object, owner: str = "") -> NoReturn:
+    """Raises a `ValueError` that names a setting."""
     raise ValueError(f"`{name}`{f' of {owner}' if owner else ''} must be {wanted}, but was {shown(value)}.")
 
 
 def shown(value: object) -> str:
-    """A value as an error quotes it: on one line, and not all of a long one."""
+    """A value as quoted in an error: on one line, cut if it is long."""
     text = repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

@@ -1,4 +1,4 @@
-"""What every model class here adds to diffusers' `ModelMixin`: a checkpoint loads whole and safely, or not at all."""
+"""The base of all models: a `ModelMixin` that loads a checkpoint completely and safely, or not at all."""
 
 import os
 
@@ -8,30 +8,30 @@ from .checks import check_class, check_known, check_lost, check_model, table_of
 
 
 class MedSegLatDiffModel(ModelMixin):
-    """A `ModelMixin` whose `from_pretrained` refuses what `ModelMixin` only warns of."""
+    """A `ModelMixin` whose `from_pretrained` refuses what `ModelMixin` only warns about."""
 
     @classmethod
     def from_config(cls, config, return_unused_kwargs: bool = False, **kwargs):
-        """Builds the model as `ConfigMixin.from_config` does, unless `config` cannot be what a model was trained with.
+        """Builds the model like `ConfigMixin.from_config`, if `config` is valid.
 
         Raises:
-            ValueError: if `config` names another class, or a setting is not what `checks.TABLES` says.
+            ValueError: if `config` names another class, or a setting breaks a rule of `checks.TABLES`.
         """
         check_model(config or {}, cls)
         return super().from_config(config, return_unused_kwargs, **kwargs)
 
     @classmethod
     def load_config(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs):
-        """Reads a stored config as `ConfigMixin.load_config` does, unless a part of it was lost.
+        """Reads a stored config like `ConfigMixin.load_config`, if it is complete.
 
         Raises:
-            ValueError: if it is another class's, a setting that every version of the package saves is missing, or one
-                is unknown.
+            ValueError: if it is another class's, lacks a setting that every version of the package saves, or has an
+                unknown one.
         """
         try:
             outputs = super().load_config(pretrained_model_name_or_path, **kwargs)
         except RecursionError as error:
-            raise ValueError(f"The config of {cls.__name__} must hold settings by name, but is nested.") from error
+            raise ValueError(f"The config of {cls.__name__} must be settings by name, but is nested.") from error
         config = outputs[0] if isinstance(outputs, tuple) else outputs
         check_class(config, cls)
         check_lost(config, cls, table_of(cls)[0])
@@ -40,12 +40,12 @@ class MedSegLatDiffModel(ModelMixin):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs):
-        """Loads weights as `ModelMixin.from_pretrained` does, but only the model's own, all of them, and no pickle.
+        """Loads weights like `ModelMixin.from_pretrained`, but all of them, no others, and from no pickle.
 
-        With `output_loading_info=True` keys that are missing or too many are returned, as in diffusers, not raised.
+        With `output_loading_info=True`, missing and unexpected keys are returned as in diffusers, not raised.
 
         Raises:
-            OSError: if a file is missing, truncated or no safetensors file.
+            OSError: if a file is missing, truncated or not safetensors.
             ValueError: if the configuration or the weights are another model's, or `use_safetensors=False` asks for a
                 pickle.
         """

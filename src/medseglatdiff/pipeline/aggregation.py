@@ -1,4 +1,6 @@
-"""From hypotheses to what follows from them: confidence, uncertainty, consensus, and pictures of all of these."""
+"""Confidence, uncertainty and consensus of hypotheses, and their conversion to arrays and pictures."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import PIL.Image
@@ -6,7 +8,7 @@ import torch
 
 from ..models.checks import number, several
 
-POINTS = several(number(0, 1), 2, 10_000)  # of a calibration
+POINTS = several(number(0, 1), 2, 10_000)  # shares or confidences of a calibration
 
 
 def binary_entropy(confidence: torch.Tensor) -> torch.Tensor:
@@ -16,31 +18,30 @@ def binary_entropy(confidence: torch.Tensor) -> torch.Tensor:
 
 
 def check_calibration(calibration: dict | None):
-    """Raises a `ValueError` unless `calibration` is `None` or what `calibrate` can follow."""
+    """Raises a `ValueError` unless `calibration` is `None` or valid for `calibrate`."""
     if calibration is None:
         return
     try:
         points = [calibration[name] for name in ("shares", "confidences")]
         shares, confidences = (np.asarray(values, float) for values in points)
         fits = all(map(POINTS.holds, points)) and shares.shape == confidences.shape
-        fits = fits and shares[0] == 0 and shares[-1] == 1 and (np.diff(shares) > 0).all()
-        fits = fits and confidences[0] >= 0 and confidences[-1] <= 1 and (np.diff(confidences) >= 0).all()
+        fits = fits and bool(shares[0] == 0 and shares[-1] == 1 and (np.diff(shares) > 0).all())
+        fits = fits and bool(confidences[0] >= 0 and confidences[-1] <= 1 and (np.diff(confidences) >= 0).all())
     except (TypeError, ValueError, KeyError, IndexError):
         fits = False
     if not fits:
         raise ValueError(
-            "`calibration` must hold `shares` that rise from 0 to 1 and as many `confidences` in [0, 1] that do not "
-            f"fall, but was {calibration!r}."
+            "`calibration` must have `shares` that rise from 0 to 1 and equally many `confidences` in [0, 1] that do "
+            f"not fall, but was {calibration!r}."
         )
 
 
 def calibrate(shares: torch.Tensor, calibration: dict) -> torch.Tensor:
-    """Shares of hypotheses as confidences, along the straight lines between the points of `calibration`.
+    """Confidences from shares of hypotheses, by linear interpolation between the points of `calibration`.
 
     Args:
         shares (`torch.Tensor`): in [0, 1], of any shape.
-        calibration (`dict`): lists `shares` and `confidences`, as `check_calibration` wants them, such as
-            training/calibrate.py measures.
+        calibration (`dict`): lists `shares` and `confidences`, as `medseglatdiff calibrate` fits them.
     """
     points = (calibration[name] for name in ("shares", "confidences"))
     known, confidences = (torch.tensor(values, dtype=torch.float32, device=shares.device) for values in points)
@@ -57,9 +58,9 @@ def aggregate(
     Args:
         labels (`torch.Tensor` of shape `(num_masks, H, W)`): 0 for background, then the classes.
         num_classes (`int`): foreground classes, K.
-        threshold (`float`): least confidence of the consensus, in (0, 1]; among several classes the most confident
-            wins.
-        calibration (`dict`, *optional*): of the confidence, for `calibrate`; the share of hypotheses if `None`.
+        threshold (`float`): least confidence of the consensus, in (0, 1]; with several classes the most confident
+            one wins.
+        calibration (`dict`, *optional*): for `calibrate`; if `None`, the confidence is the share of hypotheses.
 
     Returns:
         confidence and uncertainty, float32 `(K, H, W)`, and the consensus as labels, uint8 `(H, W)`.
@@ -74,16 +75,23 @@ def aggregate(
 
 
 def to_pil(array: np.ndarray) -> PIL.Image.Image | list[PIL.Image.Image]:
-    """Mode "L": bool as 0/255, labels as they are, floats in [0, 1] as 0..255; a list where there are several."""
-    if array.ndim == 3:
-        return [to_pil(entry) for entry in array]
+    """Mode "L": bool as 0/255, labels unchanged, floats in [0, 1] as 0..255; a list for three dimensions."""
+    return [_picture(entry) for entry in array] if array.ndim == 3 else _picture(array)
+
+
+def _picture(array: np.ndarray) -> PIL.Image.Image:
     if array.dtype == np.uint8:
         return PIL.Image.fromarray(array)
     return PIL.Image.fromarray((array.astype(np.float32) * 255).round().astype(np.uint8))
 
 
-def convert(labels, confidence, uncertainty, consensus, num_classes: int, output_type: str) -> tuple:
-    """One image's results as the pipeline's `output_type` wants them; binary masks lose their dimension of classes."""
+def convert(results: Sequence[torch.Tensor], num_classes: int, output_type: str) -> tuple:
+    """One image's results in the pipeline's `output_type`; binary results have no class dimension.
+
+    Args:
+        results: labels, confidence, uncertainty and consensus.
+    """
+    labels, confidence, uncertainty, consensus = results
     if num_classes == 1:
         labels, consensus = labels.bool(), consensus.bool()  # [M, H, W], [H, W]
         confidence, uncertainty = confidence[0], uncertainty[0]  # [H, W], [H, W]

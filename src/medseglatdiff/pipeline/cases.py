@@ -1,4 +1,4 @@
-"""From files, folders and patterns to cases, each with the name under which its results are stored."""
+"""Cases from files, folders and patterns, each with the name under which its results are stored."""
 
 import glob
 import os
@@ -9,19 +9,21 @@ from typing import NamedTuple
 
 import PIL.Image
 
-from ..data.dicom import is_dicom
+from ..data.dicom_files import is_dicom
+from ..data.volumes import SUFFIXES as VOLUMES
+from ..data.volumes import is_volume, stem
 
 UNSAFE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\\:*?\"<>|]"
-)  # in file names, somewhere
+)  # not allowed in file names on some system
 
 
 class Case(NamedTuple):
     """One thing to segment.
 
     Args:
-        name (`str`): of its results' folder below `--out`, with slashes where the source lies in folders.
-        path (`str`): of the source.
+        name (`str`): the results' folder below `--out`, with slashes where the source is in subfolders.
+        path (`str`): path of the source.
     """
 
     name: str
@@ -31,57 +33,75 @@ class Case(NamedTuple):
 def find_cases(inputs: Sequence[str | os.PathLike], out: Path | None = None) -> list[Case]:
     """The cases of files, folders (all images below them) and patterns such as `scans/*.png`, in a fixed order.
 
-    Hidden files, files that are no images by their suffix, and whatever lies in `out` are passed over in folders; a
-    file that is named itself is always a case.
+    In folders, hidden files, files without an image's suffix, and everything in `out` are skipped; a file that is
+    named itself is always a case.
 
     Raises:
-        ValueError: for a path that does not exist, a pattern without a match, and folders without any image.
+        ValueError: for a path that does not exist, a pattern without a match, and folders without images.
     """
     found: list[tuple[Path, Path]] = []  # what a name is relative to, and the file
-    for text in map(os.fspath, inputs):
+    for text in [os.fspath(path) for path in inputs]:
         paths = [text] if os.path.lexists(text) else sorted(glob.glob(text, recursive=True))
         if not paths:
-            raise ValueError(f"{text} cannot be segmented: there is no such file or folder, nor a match of a pattern.")
+            raise ValueError(f"{text} cannot be segmented: no file, folder or pattern matches.")
         for path in map(Path, paths):
-            if path.is_dir():
+            if path.is_dir() and is_series(path):
+                found.append((path.parent, path))
+            elif path.is_dir():
                 found += [(path, file) for file in _images_below(path, out)]
             else:
                 found.append((path.parent, path))
     if not found:
-        raise ValueError(f"{', '.join(map(os.fspath, inputs))} cannot be segmented: no image lies there.")
+        raise ValueError(f"{', '.join(os.fspath(path) for path in inputs)} cannot be segmented: there are no images.")
     names = case_names([file.relative_to(base) for base, file in found])
     return [Case(name, os.fspath(file)) for name, (_, file) in zip(names, found, strict=True)]
 
 
 def _images_below(folder: Path, out: Path | None) -> Iterable[Path]:
     """Image files below a folder, sorted by name, without following links to folders."""
-    suffixes = {*PIL.Image.registered_extensions(), ".dcm", ".dicom", ".ima"}
+    suffixes = (*PIL.Image.registered_extensions(), ".dcm", ".dicom", ".ima", *VOLUMES)
     for base, folders, files in os.walk(folder):
-        own = Path(base)
+        parent = Path(base)
+        for name in sorted(folders):
+            if is_series(parent / name):
+                folders.remove(name)
+                yield parent / name
         folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and (out is None or not _same(own / name, out))
+            name for name in folders if not name.startswith(".") and (out is None or not _same(parent / name, out))
         )
         for name in sorted(files):
-            path = own / name
-            known = path.suffix.lower() in suffixes or (not path.suffix and path.is_file() and is_dicom(path))
-            if known and not name.startswith("."):
+            path = parent / name
+            bare = not path.suffix and path.is_file() and is_dicom(path)
+            if not name.startswith(".") and (bare or name.lower().endswith(suffixes)):
                 yield path
+
+
+def is_series(folder: Path) -> bool:
+    """Whether a folder is a volume: at least two DICOM files of a series, and no other images."""
+    files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+    pictures = any(path.suffix.lower() in PIL.Image.registered_extensions() for path in files)
+    return not pictures and sum(map(is_dicom, files)) > 1 and is_volume(folder)
 
 
 def _same(folder: Path, out: Path) -> bool:
     return out.exists() and folder.samefile(out)
 
 
+def case_stem(path: Path) -> str:
+    """The name of a file without the suffix of its format, that of a folder as it is."""
+    return stem(path) if path.is_dir() or path.name.lower().endswith(VOLUMES) else path.stem
+
+
 def case_names(paths: Sequence[Path]) -> list[str]:
-    """A name for each relative path: without suffix, free of what leads elsewhere or upsets a terminal, numbered
-    where another one has it already (upper and lower case count as the same).
+    """A unique name for each relative path: without suffix and unsafe characters, numbered if it is taken already,
+    ignoring case.
 
     >>> case_names([Path("a/scan.png"), Path("a/SCAN.tif"), Path("...png")])
     ['a/scan', 'a/SCAN-2', '_']
     """
     names, taken = [], set()
     for path in paths:
-        parts = [UNSAFE.sub("_", part).strip(". ") or "_" for part in (*path.parent.parts, path.stem)]
+        parts = [UNSAFE.sub("_", part).strip(". ") or "_" for part in (*path.parent.parts, case_stem(path))]
         name, number = "/".join(parts), 2
         while name.lower() in taken:
             name, number = f"{'/'.join(parts)}-{number}", number + 1

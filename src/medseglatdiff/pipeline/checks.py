@@ -1,4 +1,4 @@
-"""What a saved pipeline may hold: its settings, its scheduler's, the classes that it names, and no code."""
+"""Checks of a saved pipeline: its settings, its scheduler's, its classes; and it must contain no code."""
 
 import json
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from diffusers import ModelMixin, SchedulerMixin
 
+from ..data.limits import MAX_CANDIDATES, MAX_MASKS, MAX_STEPS
 from ..models.checks import (
     Rule,
     check_class,
@@ -27,20 +28,22 @@ from ..models.checks import (
 )
 from ..models.modeling import check_channels
 from .aggregation import check_calibration
+from .finding_codes import FINDINGS
 
 INDEX = "model_index.json"
 SETTINGS = {
     "sample_size": integer(8, 4096),
-    "default_num_masks": integer(1, 1024),
-    "default_num_inference_steps": integer(1, 1000),
+    "default_num_masks": integer(1, MAX_MASKS),
+    "default_num_inference_steps": integer(1, MAX_STEPS),
     "threshold": number(0, 1, above=True),
     "stretch": flag(),
     "symmetries": one_of(1, 2, 4, 8),
     "antithetic": flag(),
-    "default_num_candidates": later(integer(1, 4096)),
+    "default_num_candidates": later(integer(1, MAX_CANDIDATES)),
     "spread": later(number(0)),
     "region_size": later(optional(integer(8, 65536))),
     "pixel_size": later(optional(number(0, above=True))),
+    "finding": later(one_of(*FINDINGS)),
     "calibration": Rule("null or points", lambda value: value is None or isinstance(value, Mapping)),
 }
 SCHEDULER = {
@@ -67,7 +70,7 @@ COMPONENTS = {
 
 
 def check_settings(settings: Mapping):
-    """Raises a `ValueError` that names the first setting of a pipeline which is of a wrong type or out of range."""
+    """Raises a `ValueError` that names the first pipeline setting of a wrong type or out of range."""
     check_calibration(settings.get("calibration"))
     check_values(settings, SETTINGS)
 
@@ -75,20 +78,22 @@ def check_settings(settings: Mapping):
 def check_components(
     image_encoder: ModelMixin, mask_vae: ModelMixin, unet: ModelMixin, scheduler: SchedulerMixin, settings: Mapping
 ):
-    """Raises a `ValueError` that names the first component which does not fit the others or the settings."""
+    """Raises a `ValueError` that names the first component that does not fit the others or the settings."""
     check_scheduler(scheduler.config)
     check_channels(unet, mask_vae, image_encoder)
     classes, factor, side = mask_vae.config.out_channels, mask_vae.downsampling_factor, settings["sample_size"]
     if classes < 2 or mask_vae.config.in_channels != classes:
         raise ValueError(
-            "`mask_vae` must take and give background and at least one class, but takes "
-            f"{mask_vae.config.in_channels} channels and gives {classes}."
+            "`mask_vae` must take and return background and at least one class, but takes "
+            f"{mask_vae.config.in_channels} channels and returns {classes}."
         )
     if image_encoder.config.in_channels not in (1, 3):
         raise ValueError(f"`image_encoder` must take 1 or 3 channels, but takes {image_encoder.config.in_channels}.")
-    own = image_encoder.config.get("downsampling_factor") or image_encoder.downsampling_factor
-    if own != factor:
-        raise ValueError(f"`image_encoder` must divide sides by {factor}, as `mask_vae` does, but divides by {own}.")
+    encoder_factor = image_encoder.config.get("downsampling_factor") or image_encoder.downsampling_factor
+    if encoder_factor != factor:
+        raise ValueError(
+            f"`image_encoder` must downsample by {factor}, as `mask_vae` does, but downsamples by {encoder_factor}."
+        )
     multiple = factor * unet.config.get("patch_size", 1) * 2 ** (len(unet.config.block_out_channels) - 1)
     if side % multiple:
         refuse("sample_size", f"a multiple of {multiple}, as `mask_vae` and `unet` halve it", side)
@@ -98,7 +103,7 @@ def check_components(
 
 
 def check_scheduler(config: Mapping):
-    """Raises a `ValueError` that names the first setting of a scheduler which is of a wrong type or out of range."""
+    """Raises a `ValueError` that names the first scheduler setting of a wrong type or out of range."""
     config = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in config.items()}
     check_values(config, SCHEDULER, "the scheduler")
     betas, steps = config.get("trained_betas"), config.get("num_train_timesteps")
@@ -109,31 +114,31 @@ def check_scheduler(config: Mapping):
 
 
 def check_stored_scheduler(config: object, scheduler_class: type[SchedulerMixin]):
-    """Raises a `ValueError` unless a scheduler of this class can be built from a stored config, whole as it was.
+    """Raises a `ValueError` unless a scheduler of this class can be built from a complete stored config.
 
-    Names that the class does not know are allowed: a scheduler made from another keeps the other's settings.
+    Unknown names are allowed: a scheduler made from another one keeps the other's settings.
     """
-    check_class(config, scheduler_class)
+    config = check_class(config, scheduler_class)
     check_lost(config, scheduler_class, SCHEDULER)
     check_scheduler(config)
     try:
         scheduler = scheduler_class.from_config(config)
-    except Exception as error:  # whatever diffusers raises for the settings that have no rule here
+    except Exception as error:  # whatever diffusers raises for settings without a rule here
         raise ValueError(f"`scheduler` must be a {scheduler_class.__name__} that can be built: {error}") from error
     for name, value in vars(scheduler).items():
         if isinstance(value, torch.Tensor) and value.isnan().any():
             raise ValueError(f"`scheduler` must have finite settings, but its {name} hold NaN.")
 
 
-def check_index(index: object, pipeline_class: type):
-    """Raises a `ValueError` unless a model_index.json is one that `pipeline_class` saved.
+def check_index(index: object, pipeline_class: type) -> Mapping:
+    """What a model_index.json holds; a `ValueError` unless `pipeline_class` saved it.
 
-    It may name the package's classes and diffusers' schedulers: versions of diffusers before 0.42.1 import whatever
-    else it names, or run a file of the folder.
+    It may name only this package's classes and diffusers' schedulers: diffusers before 0.42.1 imports anything else
+    that it names, or runs a file of the folder.
     """
-    check_class(index, pipeline_class)
+    index = check_class(index, pipeline_class)
     if lacking := [name for name in (*COMPONENTS, "scheduler") if name not in index]:
-        raise ValueError(f"{INDEX} is expected to name every component, but lacks {lacking[0]!r}.")
+        raise ValueError(f"{INDEX} must name every component, but lacks {lacking[0]!r}.")
     for name, allowed in COMPONENTS.items():
         if index.get(name) not in [["medseglatdiff", class_name] for class_name in allowed]:
             refuse(name, f"of medseglatdiff's {' or '.join(allowed)}", index.get(name), INDEX)
@@ -141,10 +146,11 @@ def check_index(index: object, pipeline_class: type):
     check_known(index, pipeline_class)
     check_lost(index, pipeline_class, SETTINGS)
     check_settings(index)
+    return index
 
 
 def scheduler_of(index: Mapping) -> type[SchedulerMixin]:
-    """The class of diffusers that a model_index.json names as its scheduler; a `ValueError` if it names another."""
+    """The scheduler class of diffusers that a model_index.json names; a `ValueError` for any other class."""
     match index.get("scheduler"):
         case ["diffusers", str(name)]:
             found = getattr(diffusers.schedulers, name, None)
@@ -154,27 +160,26 @@ def scheduler_of(index: Mapping) -> type[SchedulerMixin]:
 
 
 def check_folder(folder: str | Path, pipeline_class: type):
-    """Raises a `ValueError` or `OSError` unless a folder may be handed to diffusers' loader: before anything is built.
+    """Raises a `ValueError` or `OSError` unless diffusers may load a folder; nothing is built yet.
 
-    Python files that this loader would take for a component's code are refused; others, such as the pipeline.py of
-    published folders, are never looked at.
+    Python files that diffusers would run as a component's code are refused; others, such as the pipeline.py of
+    published folders, are ignored.
     """
     folder = Path(folder)
-    index = read_json(folder / INDEX)
-    check_index(index, pipeline_class)
+    index = check_index(read_json(folder / INDEX), pipeline_class)
     code = [folder / "None.py"]  # diffusers takes it for the code of a pipeline without `custom_pipeline`
     code += [folder / name / f"{index[name][0]}.py" for name in (*COMPONENTS, "scheduler")]
     for path in filter(Path.exists, code):
-        raise ValueError(f"{folder} must hold no code in place of a component, but holds {path.relative_to(folder)}.")
+        raise ValueError(f"{folder} must contain no code of a component, but contains {path.relative_to(folder)}.")
     check_stored_scheduler(read_json(folder / "scheduler" / "scheduler_config.json"), scheduler_of(index))
 
 
 def read_json(path: Path) -> object:
-    """What a JSON file holds.
+    """The content of a JSON file.
 
     Raises:
         OSError: if there is no such file.
-        ValueError: if it is no JSON.
+        ValueError: if it is not JSON.
     """
     try:
         return json.loads(path.read_text("utf-8"))

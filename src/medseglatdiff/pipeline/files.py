@@ -1,4 +1,4 @@
-"""What is written and printed of an image's segmentation: masks and maps as PNG or npz, a table of areas."""
+"""The files and the table of an image's segmentation: masks and maps as PNG or npz, and areas as text."""
 
 import re
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ WRITTEN = re.compile(
 
 
 def mean_pairwise_dice(masks: np.ndarray, num_classes: int) -> float:
-    """Mean Dice over distinct pairs of hypotheses, `(M, H, W)`, and classes; two empty masks agree, 1.
+    """Mean Dice over pairs of hypotheses, `(M, H, W)`, and over classes; two empty masks count as 1.
 
-    A single hypothesis agrees with itself: 1.
+    1 for a single hypothesis.
     """
     if len(masks) == 1:
         return 1.0
@@ -35,7 +35,7 @@ def mean_pairwise_dice(masks: np.ndarray, num_classes: int) -> float:
 def report(
     masks: np.ndarray, consensus: np.ndarray, num_classes: int, spacing: tuple[float, float] | None, columns: int = 8
 ) -> str:
-    """A table of foreground areas, in pixels and, where the spacing in mm is known, in mm², eight columns a line."""
+    """A table of foreground areas, in pixels and, if the spacing in mm is known, in mm²; eight columns per line."""
     heads = [str(index + 1) for index in range(len(masks))] + ["consensus"]
     lines = [("hypothesis", heads)]
     for k in range(1, num_classes + 1):
@@ -57,7 +57,7 @@ def report(
 def write_output(folder: Path, output: MedSegLatDiffPipelineOutput, picture: Image.Image, formats: Sequence[str]):
     """Writes one image's masks, maps and picture into `folder`.
 
-    `png`: masks 0/255, labels where there are several classes, maps with 0..255 for 0..1. `npz`: the exact arrays
+    `png`: masks as 0/255, or labels with several classes; maps as 0..255 for 0..1. `npz`: the exact arrays
     `masks`, `confidence`, `uncertainty`, `consensus`.
     """
     arrays = {name: output[name][0] for name in ("masks", "confidence", "uncertainty", "consensus")}
@@ -70,7 +70,7 @@ def write_output(folder: Path, output: MedSegLatDiffPipelineOutput, picture: Ima
 
 
 def write_png(folder: Path, name: str, images: Image.Image | list[Image.Image]):
-    """NAME.png, or NAME-01.png and so on for several."""
+    """Writes NAME.png, or NAME-01.png, NAME-02.png, ... for a list."""
     if not isinstance(images, list):
         images.save(folder / f"{name}.png")
         return

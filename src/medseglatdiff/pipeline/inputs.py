@@ -1,25 +1,30 @@
-"""What the pipeline is called with: checked counts, generators and images, cut to their regions and resized."""
+"""The pipeline's arguments: counts, generators and latents are checked; images are cut to regions and resized."""
 
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from ..data.images import load_image, resize_bilinear, to_channels
-from ..data.limits import is_file_object
+from ..data.limits import MAX_CANDIDATES, MAX_MASKS, MAX_STEPS
 from ..data.spacing import pixel_spacing
 from .regions import Window, as_region_list, cut, region_window, warn_without_region
 from .sampling import check_finite
 
+MOST = {"num_masks": MAX_MASKS, "num_candidates": MAX_CANDIDATES, "num_inference_steps": MAX_STEPS}
+
 
 def check_counts(**counts):
-    """Raises a `ValueError` or `TypeError` that names the argument unless each is an integer of at least 1."""
+    """Raises a `ValueError` or `TypeError` that names the argument unless each is an integer from 1 to its limit."""
     for name, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
             raise TypeError(f"`{name}` must be an integer, but was {value!r}.")
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1, but was {value}.")
+        if value > MOST.get(name, value):
+            raise ValueError(f"`{name}` must be at most {MOST[name]:,}, but was {value:,}.")
 
 
 def check_choice(name: str, value, choices: tuple):
@@ -37,11 +42,23 @@ def check_latents(latents: torch.Tensor | None, shape: tuple[int, ...]):
     check_finite(latents, "latents")
 
 
-def as_generators(generator, seed: int | None, num_images: int) -> list[torch.Generator] | list[None]:
-    """One generator per image: those given, the one given for all, one seeded for each image, or none.
+def check_members(members: Sequence[int] | None, count: int) -> list[int]:
+    """Indices of candidates as a list, all of them for `None`.
 
     Raises:
-        TypeError, ValueError: for anything else, and where both `generator` and `seed` are given.
+        ValueError: unless there is at least one and each lies in [0, count), once.
+    """
+    members = list(range(count)) if members is None else [int(member) for member in members]
+    if not members or len(set(members)) < len(members) or not 0 <= min(members) <= max(members) < count:
+        raise ValueError(f"`members` must be different indices in [0, {count}), but was {members}.")
+    return members
+
+
+def as_generators(generator, seed: int | None, num_images: int) -> list[torch.Generator] | list[None]:
+    """One generator per image, `None` where there is none: as given, the same for all, or seeded by `seed`.
+
+    Raises:
+        TypeError, ValueError: for anything else, and if both `generator` and `seed` are given.
     """
     if seed is not None:
         if generator is not None:
@@ -57,7 +74,7 @@ def as_generators(generator, seed: int | None, num_images: int) -> list[torch.Ge
         )
     for entry in generators:
         if entry is not None and not isinstance(entry, torch.Generator):
-            raise TypeError(f"`generator` must hold torch.Generator objects, but held {type(entry).__name__}.")
+            raise TypeError(f"`generator` must be one or several torch.Generator, but had {type(entry).__name__}.")
     return generators
 
 
@@ -67,7 +84,7 @@ class Views(NamedTuple):
     Args:
         pixels (`torch.Tensor` of shape `(B, channels, S, S)`): in [-1, 1].
         sizes (`list[tuple[int, int]]`): height and width of each whole image.
-        windows (`list[Window | None]`): the part of each that `pixels` shows; `None` for the whole image.
+        windows (`list[Window | None]`): the part of each image in `pixels`; `None` for the whole image.
     """
 
     pixels: torch.Tensor
@@ -76,13 +93,13 @@ class Views(NamedTuple):
 
 
 def preprocess(images: list, regions, channels: int, config) -> Views:
-    """Loads images one after the other, cuts out their regions and resizes these to the model's size.
+    """Loads images one by one, cuts out their regions and resizes them to the model's size.
 
     Args:
-        images: whatever `load_image` takes.
+        images: anything that `load_image` takes.
         regions: one entry per image: `None`, a point `(x, y)` or a box `(left, top, right, bottom)`.
-        channels (`int`): what the image encoder takes, 1 or 3.
-        config: the pipeline's; `sample_size`, `stretch`, `region_size` and `pixel_size` count.
+        channels (`int`): channels of the image encoder's input, 1 or 3.
+        config: the pipeline's; `sample_size`, `stretch`, `region_size` and `pixel_size` are used.
 
     Raises:
         TypeError, ValueError: with the index of the image that cannot be used.
@@ -91,11 +108,12 @@ def preprocess(images: list, regions, channels: int, config) -> Views:
     for index, (image, region) in enumerate(zip(images, as_region_list(regions, len(images)), strict=True)):
         try:
             array = to_channels(load_image(image, config.stretch), channels)  # [H, W, C]
-            side = field_of_view(image, config) if region is not None else (0.0, 0.0)
+            known = region is not None and config.pixel_size and isinstance(image, (str, os.PathLike))
+            side = field_of_view(pixel_spacing(image) if known else None, config)
             window = region_window(region, array.shape[:2], side)
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(f"`images` must hold usable images, but index {index} is not: {error}") from error
+            raise kind(f"`images` must be usable images, but index {index} is not: {error}") from error
         if window is None:
             warn_without_region(array.shape[:2], config.region_size, index)
         view = cut(array, window)  # [h, w, C]
@@ -108,11 +126,10 @@ def preprocess(images: list, regions, channels: int, config) -> Views:
     return Views(torch.cat(batch).mul(2).sub(1).clamp(-1, 1), sizes, windows)
 
 
-def field_of_view(image, config) -> tuple[float, float]:
+def field_of_view(spacing: tuple[float, float] | None, config) -> tuple[float, float]:
     """Height and width of what a point shows, in the image's own pixels: the size of the training crops, in mm where
-    both the training data's pixel size and the image's spacing are known."""
+    both the training data's pixel size and the image's spacing, between rows and between columns, are known."""
     side = config.region_size or config.sample_size
-    spacing = pixel_spacing(image) if config.pixel_size and (isinstance(image, (str, os.PathLike)) or is_file_object(image)) else None
-    if spacing is None:
+    if spacing is None or not config.pixel_size:
         return side, side
     return side * config.pixel_size / spacing[0], side * config.pixel_size / spacing[1]

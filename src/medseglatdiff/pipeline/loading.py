@@ -1,15 +1,16 @@
-"""A pipeline from its folder or Hub id, on the GPU where there is one; and the command `info`, which describes it."""
+"""Loading a pipeline from a folder or Hub id, on the GPU if there is one; and the command `info`."""
 
 import argparse
 
 import torch
+from diffusers import ModelMixin
 from safetensors import SafetensorError
 
 from .pipeline import MedSegLatDiffPipeline
 
 
 def load_pipeline(model: str) -> MedSegLatDiffPipeline:
-    """The pipeline of a folder or Hub id, on the GPU where there is one.
+    """The pipeline of a folder or Hub id, on the GPU if there is one.
 
     Raises:
         ValueError: if it cannot be loaded.
@@ -24,11 +25,11 @@ def load_pipeline(model: str) -> MedSegLatDiffPipeline:
 
 def main(arguments: list[str] | None = None):
     """`medseglatdiff info`: prints a checkpoint's components and defaults."""
-    parser = argparse.ArgumentParser(prog="medseglatdiff info", description="What a checkpoint consists of and wants.")
+    parser = argparse.ArgumentParser(prog="medseglatdiff info", description="Describes a checkpoint.")
     parser.add_argument("model", metavar="PATH_OR_ID", help="folder of a pipeline, or its id on the Hub (required)")
     pipeline = load_pipeline(parser.parse_args(arguments).model)
     for name, component in pipeline.components.items():
-        size = f"{component.num_parameters():>14,} parameters" if isinstance(component, torch.nn.Module) else ""
+        size = f"{component.num_parameters():>14,} parameters" if isinstance(component, ModelMixin) else ""
         print(f"{name:<22}{type(component).__name__:<28}{size}".rstrip())
     rows = {
         "sample size": f"{pipeline.config.sample_size} x {pipeline.config.sample_size} pixels",

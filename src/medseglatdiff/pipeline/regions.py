@@ -1,4 +1,4 @@
-"""The part of an image that the model looks at: points and boxes as windows, cut out of the image and put back."""
+"""The part of an image that the model sees: points and boxes as windows, cut out of the image and pasted back."""
 
 import math
 import warnings
@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-LARGE = 1.5  # an image of more times the field of view, without a region, is warned about
+LARGE = 1.5  # images larger than this many times the field of view get a warning without a region
 
 
 class Window(NamedTuple):
-    """A rectangle in an image's pixels, half-open; it may leave the image."""
+    """A rectangle in an image's pixels, half-open; it may extend beyond the image."""
 
     left: int
     top: int
@@ -25,7 +25,7 @@ class Window(NamedTuple):
 
 
 def region_window(region, size: tuple[int, int], side: tuple[float, float]) -> Window | None:
-    """The window of a region: `None` for the whole image, a point's field of view, or a box as it is.
+    """The window of a region: `None` for the whole image, the field of view around a point, or a box unchanged.
 
     Args:
         region: `None`, a point `(x, y)` or a box `(left, top, right, bottom)`, in pixels of the image.
@@ -62,7 +62,7 @@ def region_window(region, size: tuple[int, int], side: tuple[float, float]) -> W
 
 
 def as_region_list(regions, num_images: int) -> list:
-    """One region per image. For a single image the region itself will do.
+    """One region per image; for a single image the region alone is enough.
 
     Raises:
         TypeError, ValueError: unless it is a list with one entry per image.
@@ -83,7 +83,7 @@ def as_region_list(regions, num_images: int) -> list:
 
 
 def cut(image: np.ndarray, window: Window | None) -> np.ndarray:
-    """The window of an image, `(H, W, C)` -> `(h, w, C)`; beyond the border the image is reflected."""
+    """The window of an image, `(H, W, C)` -> `(h, w, C)`; the image is reflected at its borders."""
     if window is None:
         return image
     rows, columns = (
@@ -97,7 +97,7 @@ def cut(image: np.ndarray, window: Window | None) -> np.ndarray:
 
 
 def reflected(index: np.ndarray, length: int) -> np.ndarray:
-    """Indices beyond `[0, length)` mirrored at the border, without repeating it, as often as needed.
+    """Indices beyond `[0, length)` reflected at the border, without repeating it, as often as needed.
 
     >>> reflected(np.array([-2, -1, 0, 3, 4, 5]), 4).tolist()
     [2, 1, 0, 3, 2, 1]
@@ -110,7 +110,7 @@ def reflected(index: np.ndarray, length: int) -> np.ndarray:
 
 
 def paste(values: torch.Tensor, window: Window | None, size: tuple[int, int]) -> torch.Tensor:
-    """Maps of a window, `(..., h, w)`, in place in zeros of the image's size, `(..., H, W)`."""
+    """Maps of a window, `(..., h, w)`, pasted into zeros of the image's size, `(..., H, W)`."""
     if window is None:
         return values
     height, width = size
@@ -127,11 +127,11 @@ def paste(values: torch.Tensor, window: Window | None, size: tuple[int, int]) ->
 
 
 def warn_without_region(size: tuple[int, int], region_size: int | None, index: int):
-    """Warns of an image that is much larger than what the checkpoint was trained on, where no region is given."""
+    """Warns about an image without a region that is much larger than the crops in training."""
     if region_size is not None and max(size) > LARGE * region_size:
         warnings.warn(
             f"Image {index} has {size[1]} x {size[0]} pixels, but this checkpoint was trained on crops of "
-            f"{region_size} x {region_size}: shrunk to that, small findings are lost. Pass the region to look at, "
+            f"{region_size} x {region_size}: at that size, small findings are lost. Pass the region to look at, "
             f"`regions=[(x, y)]` in Python or `--point X,Y` on the command line.",
             UserWarning,
             stacklevel=4,
@@ -143,6 +143,4 @@ def _plain(values: np.ndarray) -> str:
 
 
 def _wrong(region) -> str:
-    return (
-        f"`regions` must hold None, points (x, y) or boxes (left, top, right, bottom) in pixels, but held {region!r}."
-    )
+    return f"`regions` must be None, points (x, y) or boxes (left, top, right, bottom) in pixels, but had {region!r}."

@@ -1,4 +1,4 @@
-"""The first half of the pipeline: from images to candidates, in latents."""
+"""The first half of the pipeline: from images to latents of candidates."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -6,18 +6,23 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
+from diffusers import SchedulerMixin
+from diffusers.configuration_utils import FrozenDict
 from diffusers.utils.torch_utils import randn_tensor
 
 from ..data.augmentation import dihedral
 from ..data.images import as_image_list
-from .inputs import as_generators, check_choice, check_counts, check_latents, preprocess
+from ..models.autoencoder import MedSegLatDiffVAE
+from ..models.image_encoder import MedSegLatDiffImageEncoder
+from ..models.unet import MedSegLatDiffUNet
+from .inputs import as_generators, check_choice, check_counts, check_latents, check_members, preprocess
 from .sampling import MedSegLatDiffCandidates, SamplingInterrupted, check_finite, denoise, takes_generators
 from .schedulers import check_scheduler
 
 
 @dataclass
 class _Call:
-    """Where a call stands: one for each, so that threads that share a pipeline do not stop each other."""
+    """The progress of one call, so that threads that share a pipeline do not interrupt each other."""
 
     num_timesteps: int = 0
     step: int = 0
@@ -30,11 +35,20 @@ _CALL: ContextVar[_Call] = ContextVar("call")
 class SamplerMixin:
     """`sample` and its parts, for `MedSegLatDiffPipeline`."""
 
+    # what the pipeline provides
+    config: FrozenDict
+    image_encoder: MedSegLatDiffVAE | MedSegLatDiffImageEncoder
+    mask_vae: MedSegLatDiffVAE
+    unet: MedSegLatDiffUNet
+    scheduler: SchedulerMixin
+    progress_bar: Callable
+    _execution_device: torch.device
+
     _callback_tensor_inputs = ("latents", "condition")
 
     @property
     def interrupt(self) -> bool:
-        """Whether this thread's call is to stop after the step at hand; a callback sets `pipe._interrupt = True`."""
+        """Whether this thread's call stops after the current step; a callback sets `pipe._interrupt = True`."""
         return _CALL.get(_Call()).interrupt
 
     @property
@@ -47,7 +61,7 @@ class SamplerMixin:
 
     @property
     def num_timesteps(self) -> int:
-        """How often `callback_on_step_end` is called in this thread's call: steps times batches of candidates."""
+        """Calls of `callback_on_step_end` in this thread's call: steps times batches of candidates."""
         return _CALL.get(_Call()).num_timesteps
 
     def latent_shape(self) -> tuple[int, int, int]:
@@ -56,7 +70,7 @@ class SamplerMixin:
         return (self.mask_vae.config.latent_channels, side, side)
 
     def num_drawn(self, num_masks: int) -> int:
-        """How many candidates are drawn for each image by default, to return `num_masks` of them."""
+        """Candidates drawn per image by default, of which `num_masks` are returned."""
         return max(num_masks, self.config.default_num_candidates)
 
     def encode_image(self, pixels: torch.Tensor, count: int, batch_size: int) -> torch.Tensor:
@@ -75,7 +89,7 @@ class SamplerMixin:
         return torch.cat([torch.cat([draw, -draw])[:count] for draw in draws])  # [B*N, C, h, w]
 
     def step_generators(self, count: int, generators: list) -> list[torch.Generator] | None:
-        """One generator per candidate for schedulers that add noise at each step: batching then changes nothing."""
+        """One generator per candidate for schedulers that add noise at each step, so that batching changes nothing."""
         if not takes_generators(self.scheduler):
             return None
         seeds = [torch.randint(2**62, (count,), generator=g, device=g.device if g else None) for g in generators]
@@ -94,23 +108,26 @@ class SamplerMixin:
         seed: int | None = None,
         callback_on_step_end: Callable | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        members: Sequence[int] | None = None,
     ) -> MedSegLatDiffCandidates:
-        """The first half of a call: draws candidates, from which `select` makes masks as often as wanted.
+        """The first half of a call: draws candidates, from which `select` makes masks any number of times.
 
         Args:
             images, num_inference_steps, generator, latents, regions, seed: as in `__call__`.
-            batch_size (`int`, *optional*): most latents that pass the U-Net at once; `default_num_masks` if `None`.
-            num_candidates (`int`, *optional*): for each image; by default as many as a call with the checkpoint's
-                number of masks draws.
+            batch_size (`int`, *optional*): most latents in one pass of the U-Net; `default_num_masks` if `None`.
+            num_candidates (`int`, *optional*): candidates per image; by default as many as `__call__` draws for the
+                checkpoint's number of masks.
             callback_on_step_end (`Callable`, *optional*): `callback(pipe, step, timestep, callback_kwargs)`, called
                 after each step of each batch of candidates, with `step` from 0 to `pipe.num_timesteps - 1`; may
                 return a dict with other tensors to go on with, and set `pipe._interrupt = True`.
             callback_on_step_end_tensor_inputs (`Sequence[str]`, *optional*): of `"latents"`, `(n, C, h, w)`, and
                 `"condition"`, `(n, condition_channels, h, w)`: what `callback_kwargs` holds.
+            members (`Sequence[int]`, *optional*): which of the `num_candidates` to draw, for each image; all if
+                `None`. Each starts from the noise, and has the symmetry, that it has among all.
 
         Raises:
-            TypeError, ValueError: for every argument that cannot be used, before anything is sampled.
-            SamplingInterrupted: where a callback set `pipe._interrupt`.
+            TypeError, ValueError: for an argument that cannot be used, before anything is sampled.
+            SamplingInterrupted: if a callback set `pipe._interrupt`.
         """
         # 1. resolve defaults and check
         images, config = as_image_list(images), self.config
@@ -118,6 +135,7 @@ class SamplerMixin:
         batch_size = config.default_num_masks if batch_size is None else batch_size
         count = self.num_drawn(config.default_num_masks) if num_candidates is None else num_candidates
         check_counts(num_inference_steps=steps, batch_size=batch_size, num_candidates=count)
+        members = check_members(members, count)
         generators = as_generators(generator, seed, len(images))
         check_latents(latents, (len(images) * count, *self.latent_shape()))
         for name in callback_on_step_end_tensor_inputs:
@@ -127,11 +145,14 @@ class SamplerMixin:
         views = preprocess(images, regions, self.image_encoder.config.in_channels, config)
         noise = self.prepare_latents(count, generators) if latents is None else latents  # [B*N, C, h, w]
         noise = noise.to(self._execution_device, self.unet.dtype)  # [B*N, C, h, w]
+        rows = (torch.tensor(members) + count * torch.arange(len(images))[:, None]).flatten()  # [B*n]
+        noise = noise[rows.to(noise.device)]  # [B*n, C, h, w]
         step_generators = self.step_generators(count, generators)
+        step_generators = step_generators and [step_generators[index] for index in rows.tolist()]
         conditions = self.encode_image(views.pixels, count, batch_size)  # [B, s, condition_channels, h, w]
         # 3. denoise, `batch_size` at a time, each with a scheduler that no other call uses
-        owners = torch.arange(len(images), device=noise.device).repeat_interleave(count)  # [B*N]
-        turns = torch.arange(count, device=noise.device).repeat(len(images)) % conditions.shape[1]  # [B*N]
+        owners = torch.arange(len(images), device=noise.device).repeat_interleave(len(members))  # [B*n]
+        turns = torch.tensor(members, device=noise.device).repeat(len(images)) % conditions.shape[1]  # [B*n]
         batches, scheduler = (
             torch.arange(len(noise), device=noise.device).split(batch_size),
             copy.deepcopy(self.scheduler),
@@ -158,10 +179,11 @@ class SamplerMixin:
                 for batch in batches:
                     condition = conditions[owners[batch], turns[batch]]  # [n, condition_channels, h, w]
                     own = None if step_generators is None else [step_generators[index] for index in batch.tolist()]
-                    drawn = denoise(self.unet, scheduler, noise[batch], condition, steps, own, end_step)
+                    start = self.unet.initial_latents(noise[batch], condition)  # [n, C, h, w]
+                    drawn = denoise(self.unet, scheduler, start, condition, steps, own, end_step)
                     denoised.append(drawn)  # [n, C, h, w]
         finally:
             _CALL.reset(token)
-        drawn = torch.cat(denoised).unflatten(0, (len(images), count))  # [B, N, C, h, w]
+        drawn = torch.cat(denoised).unflatten(0, (len(images), len(members)))  # [B, n, C, h, w]
         check_finite(drawn, "latents")
-        return MedSegLatDiffCandidates(drawn, views.sizes, views.windows, batch_size)
+        return MedSegLatDiffCandidates(drawn, views.sizes, views.windows, batch_size, members=members)

@@ -1,4 +1,4 @@
-"""Saving and loading a pipeline with checks: nothing strange is handed to diffusers, no two savings are mixed."""
+"""Saving and loading a pipeline with checks: only valid files reach diffusers, and two versions are never mixed."""
 
 import hashlib
 import os
@@ -31,28 +31,29 @@ SOURCE = ("cache_dir", "local_files_only", "revision", "token")  # options that 
 
 
 class CheckedPipeline(DiffusionPipeline):
-    """A `DiffusionPipeline` that loads what it saved and nothing else, from a folder or from the Hub."""
+    """A `DiffusionPipeline` that loads only what it saved, from a folder or from the Hub."""
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs):
-        """Saves as `DiffusionPipeline.save_pretrained` does, and at last manifest.json, the checksums of all files."""
+        """Saves like `DiffusionPipeline.save_pretrained`, and finally manifest.json, the checksums of all files."""
         super().save_pretrained(save_directory, **kwargs)
         folder = Path(save_directory)
+        forget_paths(folder)
         write_json(folder / MANIFEST, {name: sha256(folder / name) for name in component_files(folder)})
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs):
-        """Loads as `DiffusionPipeline.from_pretrained` does, but only what this package saved, and runs no code of it.
+        """Loads like `DiffusionPipeline.from_pretrained`, but only what this package saved, and runs no code from it.
 
-        A folder that is replaced meanwhile is read again.
+        A folder that is replaced while it is read is read again.
 
         Raises:
             OSError: if there is no such folder or repository, a file is missing, or a file cannot be read.
-            ValueError: if model_index.json names a foreign class, a setting or component cannot be what was trained,
-                or the files are those of two savings.
+            ValueError: if model_index.json names a foreign class, a setting or component is invalid, or the files were
+                not saved together.
         """
         if kwargs.get("custom_pipeline") is not None:
             raise ValueError(
-                f"`custom_pipeline` must not be given: {cls.__name__} runs no code of a checkpoint. "
+                f"`custom_pipeline` must not be given: {cls.__name__} runs no code from checkpoints. "
                 "DiffusionPipeline.from_pretrained does."
             )
         load = super().from_pretrained
@@ -66,11 +67,11 @@ class CheckedPipeline(DiffusionPipeline):
             check_manifest(folder)
             return pipeline
 
-        return read_folder(pretrained_model_name_or_path, read)
+        return read_folder(Path(pretrained_model_name_or_path), read)
 
     @classmethod
     def download(cls, pretrained_model_name: str, **kwargs) -> str | os.PathLike:
-        """Downloads as `DiffusionPipeline.download` does, after a look at the repository's model_index.json.
+        """Downloads like `DiffusionPipeline.download`, after a check of the repository's model_index.json.
 
         Raises:
             OSError: if there is no such repository, or it cannot be reached and is not in the cache.
@@ -84,7 +85,7 @@ class CheckedPipeline(DiffusionPipeline):
 
 
 def check_repo_id(name: str | os.PathLike):
-    """Raises an `OSError` if what is no folder cannot be the name of a repository either."""
+    """Raises an `OSError` if a name that is not a folder cannot be a repository either."""
     if os.path.exists(name):
         raise OSError(f"{name} must be the folder of a pipeline, but is a file.")
     try:
@@ -94,7 +95,7 @@ def check_repo_id(name: str | os.PathLike):
 
 
 def download_index(repo_id: str, **source) -> Path:
-    """The path of a repository's model_index.json in the cache; an `OSError` of one sentence where there is none."""
+    """The path of a repository's model_index.json in the cache; an `OSError` in one sentence if there is none."""
     try:
         return Path(hf_hub_download(repo_id, INDEX, **source))
     except GatedRepoError as error:
@@ -114,6 +115,14 @@ def download_index(repo_id: str, **source) -> Path:
         ) from error
 
 
+def forget_paths(folder: Path):
+    """Removes the paths that diffusers stores in configurations: where they were loaded from."""
+    for path in [*folder.glob("*.json"), *folder.glob("*/*config.json")]:
+        config = read_json(path)
+        if isinstance(config, dict) and config.pop("_name_or_path", None) is not None:
+            write_json(path, config)
+
+
 def component_files(folder: Path) -> list[str]:
     """Configs and weights of a saved pipeline, as paths within its folder."""
     patterns = [f"{name}/{pattern}" for name in (*COMPONENTS, "scheduler") for pattern in SAVED]
@@ -128,15 +137,15 @@ def sha256(path: Path) -> str:
 
 
 def check_manifest(folder: Path):
-    """Raises a `ValueError` if a folder has a manifest and its components are not the files that it lists.
+    """Raises a `ValueError` if a folder has a manifest and its components are not the files listed there.
 
-    Settings in model_index.json may change afterwards, as calibration changes them.
+    Settings in model_index.json may change, as calibration changes them.
     """
     if not (folder / MANIFEST).is_file():
         return
     saved = read_json(folder / MANIFEST)
     if not isinstance(saved, dict):
-        raise ValueError(f"{folder / MANIFEST} must hold checksums by file name: save the pipeline again.")
+        raise ValueError(f"{folder / MANIFEST} must contain checksums by file name: save the pipeline again.")
     changed = [name for name in component_files(folder) if saved.get(name) != sha256(folder / name)]
     if changed:
         raise ValueError(

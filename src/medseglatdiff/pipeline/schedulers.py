@@ -1,27 +1,28 @@
-"""Whether a scheduler can sample from a checkpoint, found out before anything is sampled."""
+"""Checks before sampling that a scheduler can sample from a checkpoint."""
 
 import copy
 
 import torch
 from diffusers import SchedulerMixin
 
+from ..models.unet import MedSegLatDiffUNetOutput
 from .sampling import denoise, takes_generators
 
 TOLERANCE = 0.25  # of the standard deviation of latents, 1
 
 
 def check_scheduler(scheduler: SchedulerMixin, num_inference_steps: int):
-    """Raises a `ValueError` unless the scheduler carries noise to clean latents when every prediction is right.
+    """Raises a `ValueError` unless the scheduler leads from noise to clean latents when every prediction is exact.
 
-    A network that knows the clean latents predicts, from noisy latents x = sqrt(a) x0 + sqrt(1 - a) noise, just that
-    noise (or velocity, or x0); every sampler of such a diffusion must then end at x0, whatever its number of steps.
-    One for another process (flow matching), for another parametrisation, or with too few steps does not.
+    From noisy latents x = sqrt(a) x0 + sqrt(1 - a) noise, an oracle predicts the exact noise (or velocity, or x0). A
+    sampler for such a diffusion must then end at x0, for any number of steps. One for another process (flow
+    matching), with another parametrisation, or with too few steps does not.
     """
     name = type(scheduler).__name__
     if not hasattr(scheduler, "alphas_cumprod") or "prediction_type" not in scheduler.config:
         raise ValueError(
-            f"`scheduler` must be one for diffusion with a `prediction_type` and the betas of the checkpoint, but "
-            f"{name} is none: build it by `from_config(pipe.scheduler.config)` from, say, DDIMScheduler or "
+            f"`scheduler` must be a diffusion scheduler with a `prediction_type` and the betas of the checkpoint, but "
+            f"{name} is not: build it by `from_config(pipe.scheduler.config)` from, say, DDIMScheduler or "
             "DPMSolverMultistepScheduler."
         )
     oracle = _Oracle(scheduler)
@@ -41,21 +42,22 @@ def check_scheduler(scheduler: SchedulerMixin, num_inference_steps: int):
 
 
 class _Oracle:
-    """Stands in for the U-Net: predicts what is right for clean latents that are 1 everywhere."""
+    """Replaces the U-Net: predicts exactly, for clean latents that are 1 everywhere."""
 
     clean = 1.0
 
     def __init__(self, scheduler: SchedulerMixin):
         self.alphas, self.prediction_type = scheduler.alphas_cumprod.cpu(), scheduler.config.prediction_type
-        self.sample: torch.Tensor | None = None
 
-    def __call__(self, sample: torch.Tensor, timestep: torch.Tensor, condition: torch.Tensor) -> "_Oracle":
+    def __call__(
+        self, sample: torch.Tensor, timestep: torch.Tensor, condition: torch.Tensor
+    ) -> MedSegLatDiffUNetOutput:
         position = torch.as_tensor(timestep, dtype=torch.float32).clamp(0, len(self.alphas) - 1)
         alpha = torch.lerp(self.alphas[int(position.floor())], self.alphas[int(position.ceil())], position.frac())
         noise = (sample - alpha.sqrt() * self.clean) / (1 - alpha).sqrt()  # [n, C, h, w]
-        self.sample = {
+        predictions = {
             "epsilon": noise,
             "v_prediction": alpha.sqrt() * noise - (1 - alpha).sqrt() * self.clean,
             "sample": torch.full_like(sample, self.clean),
-        }[self.prediction_type]
-        return self
+        }  # [n, C, h, w] each
+        return MedSegLatDiffUNetOutput(predictions[self.prediction_type])

@@ -1,6 +1,5 @@
-"""The command `segment`: images, folders and patterns in; masks, maps and a picture of them for each case."""
+"""The command `segment`: images, volumes, folders and patterns in; masks, maps and pictures of them for each case."""
 
-import argparse
 import csv
 import io
 import json
@@ -10,128 +9,47 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..data.files import PREFIX, write_json, write_text
+from ..data.findings import check_cases, read_findings
 from ..data.names import printable
-from .cases import find_cases
-from .segmenter import CaseSegmenter, Outcome, SegmentSettings, process_index
+from .case_results import SegmentSettings
+from .cases import Case, case_stem, find_cases
+from .measurements import write_measurements
+from .segment_options import parse_arguments, parse_region
+from .segmenter import CaseSegmenter, Outcome, process_index
 
-FORMATS = ("png", "npz")
 FULL_REPORTS = 8  # of more cases than these each gets a line, not a table
 
 
-def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    """The options of the command.
-
-    Raises:
-        ValueError: for counts, seeds and regions that cannot be.
-    """
-    parser = argparse.ArgumentParser(
-        prog="medseglatdiff segment",
-        description="Segments images: several plausible masks, their confidence and a picture of them for each. "
-        "Finished cases are skipped when the same command runs again.",
-    )
-    parser.add_argument(
-        "inputs",
-        nargs="+",
-        metavar="INPUT",
-        help="images (PNG, JPEG, TIFF, DICOM, ...), folders of them, or patterns in quotes (at least one)",
-    )
-    parser.add_argument(
-        "--model", required=True, metavar="PATH_OR_ID", help="folder of a pipeline, or its id on the Hub (required)"
-    )
-    parser.add_argument(
-        "--out", required=True, type=Path, metavar="DIR", help="folder in which each case gets one (required)"
-    )
-    parser.add_argument(
-        "--point",
-        metavar="X,Y",
-        help="pixel of the image around which to look, at the checkpoint's field of view (default: the whole image)",
-    )
-    parser.add_argument(
-        "--box",
-        metavar="L,T,R,B",
-        help="part of the image to look at, in pixels: left, top, right, bottom (default: the whole image)",
-    )
-    parser.add_argument(
-        "--num-masks", type=int, metavar="N", help="masks per case, at least 1 (default: the checkpoint's)"
-    )
-    parser.add_argument(
-        "--steps", type=int, metavar="N", help="denoising steps per mask, at least 1 (default: the checkpoint's)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="of every case's noise, a whole number (default: 0)"
-    )
-    parser.add_argument(
-        "--format",
-        nargs="+",
-        choices=FORMATS,
-        default=["png"],
-        metavar="NAME",
-        help=f"of masks and maps, one or several of {', '.join(FORMATS)} (default: png)",
-    )
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="compute cases again that were finished with other settings (default: refuse them)",
-    )
-    options = parser.parse_args(arguments)
-    for name in ("num_masks", "steps"):
-        count = getattr(options, name)
-        if count is not None and count < 1:
-            raise ValueError(f"`--{name.replace('_', '-')}` must be at least 1, but was {count}.")
-    if not 0 <= options.seed < 2**63:
-        raise ValueError(f"`--seed` must lie in [0, 2**63), but was {options.seed}.")
-    if options.point and options.box:
-        raise ValueError("`--point` and `--box` must not be given together.")
-    return options
-
-
-def parse_region(options: argparse.Namespace) -> tuple[float, ...] | None:
-    """`--point` or `--box` as numbers.
-
-    Raises:
-        ValueError: unless there are two, or four, numbers with commas in between.
-    """
-    for name, text, count in (("point", options.point, 2), ("box", options.box, 4)):
-        if text is None:
-            continue
-        try:
-            numbers = tuple(float(part) for part in text.split(","))
-        except ValueError:
-            numbers = ()
-        if len(numbers) != count:
-            form = "X,Y" if count == 2 else "LEFT,TOP,RIGHT,BOTTOM"
-            raise ValueError(f"`--{name}` must be {form} in pixels, but was {text!r}.")
-        return numbers
-    return None
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Segments case after case: nothing but the names is held in memory, and what is finished stays.
+    """Segments case by case: only the names are kept in memory, and finished cases stay.
 
-    Each case starts from the same seed, so that its masks do not depend on what else is segmented. Several processes
-    (`accelerate launch`) share the cases out.
+    Each case starts from the same seed, so its masks do not depend on other cases. Several processes
+    (`accelerate launch`) share the cases.
 
     Returns:
-        0, or 1 where some of several cases could not be segmented: `failures.csv` says why.
+        0, or 1 if some of several cases could not be segmented: `failures.csv` says why.
 
     Raises:
-        ValueError: for a wrong option, a single case that cannot be segmented, and cases that were finished with
-            other settings, unless `--overwrite` is given.
+        ValueError: for an invalid option, for a single case that cannot be segmented, and for cases that were finished
+            with other settings, unless `--overwrite` is given.
     """
     options = parse_arguments(arguments)
-    settings = SegmentSettings(
-        options.num_masks, options.steps, options.seed, tuple(sorted(set(options.format))), parse_region(options)
-    )
+    # 1. what is to be done
+    settings = SegmentSettings(options.num_masks, options.steps, options.seed, tuple(sorted(set(options.format))))
     rank, processes = process_index()
-    segmenter = CaseSegmenter(options.model, options.out, settings, worker=str(rank), overwrite=options.overwrite)
+    findings = read_findings(options.findings) if options.findings else []
+    segmenter = CaseSegmenter(options.model, options.out, settings, parse_region(options), findings, str(rank))
     segmenter.load()
     cases = find_cases(options.inputs, options.out)
+    if findings:
+        cases = listed_cases(segmenter, cases)
     for case in cases if not options.overwrite else ():
         if names := segmenter.other_settings(case):
             raise ValueError(
                 f"{printable(case.name)} was finished with other settings in {options.out} ({', '.join(names)}): name "
                 "another `--out`, or give `--overwrite`."
             )
+    # 2. case after case
     segmenter.prepare()
     failed, skipped, part = {}, 0, failures_part(options.out, rank)
     part.unlink(missing_ok=True)
@@ -143,16 +61,17 @@ def main(arguments: list[str] | None = None) -> int:
         if outcome.error:
             failed[index] = outcome
         skipped += outcome.skipped
-        tell(outcome, cases[index].path, options.out, len(cases))
+        print_outcome(outcome, cases[index].path, options.out, len(cases))
     write_json(part, [[index, outcome.case, outcome.error] for index, outcome in failed.items()])
-    write_failures(options.out, processes)
+    # 3. what is said of all of them, by the last process
+    conclude(segmenter, cases, processes)
     if skipped:
-        print(f"{skipped} of {len(mine)} cases were finished already.")
+        print(f"{skipped} of {len(mine)} cases had already been finished.")
     return 1 if failed else 0
 
 
-def tell(outcome: Outcome, path: str, out: Path, count: int):
-    """Prints what became of a case, above the progress bar."""
+def print_outcome(outcome: Outcome, path: str, out: Path, count: int):
+    """Prints the outcome of a case, above the progress bar."""
     if outcome.error:
         tqdm.write(f"{printable(path)} cannot be segmented: {outcome.error}", file=sys.stderr)
     elif not outcome.skipped:
@@ -161,23 +80,44 @@ def tell(outcome: Outcome, path: str, out: Path, count: int):
         sys.stdout.flush()
 
 
+def listed_cases(segmenter: CaseSegmenter, cases: list[Case]) -> list[Case]:
+    """The cases that hold a listed finding.
+
+    Raises:
+        ValueError: names file and line of a finding that lies in none of the cases.
+    """
+    found = {case: segmenter.findings_of(case) for case in cases}
+    known = {finding.case for own in found.values() for finding in own}
+    names = {case_stem(Path(case.path)) for case in cases}
+    check_cases([finding for finding in segmenter.findings if finding.case not in known], names - known)
+    return [case for case, own in found.items() if own]
+
+
 def failures_part(out: Path, rank: int) -> Path:
-    """Where a process keeps its failures until all have ended."""
+    """Where a process keeps its failures until all have finished."""
     return out / f"{PREFIX}failures-{rank}.json"
 
 
-def write_failures(out: Path, processes: int):
-    """`failures.csv`, a line per case that could not be segmented, by the last process to end; no file without any."""
+def conclude(segmenter: CaseSegmenter, cases: list[Case], processes: int):
+    """Writes `failures.csv`, a line per case that could not be segmented, and `measurements.csv`, a line per finding.
+
+    Neither is there without a line. The last process to end writes them.
+    """
+    out = segmenter.out
     parts = [failures_part(out, rank) for rank in range(processes)]
     try:
         failed = sorted(entry for part in parts for entry in json.loads(part.read_text("utf-8")))
-    except FileNotFoundError:  # others are still at work, or another one was quicker
+    except FileNotFoundError:  # others are still at work, or another one has done it
         return
-    (out / "failures.csv").unlink(missing_ok=True)
+    for name in ("failures.csv", "measurements.csv"):
+        (out / name).unlink(missing_ok=True)
     if failed:
         table = io.StringIO()
         writer = csv.writer(table, lineterminator="\n")
         writer.writerows([["case", "error"], *(entry[1:] for entry in failed)])
         write_text(out / "failures.csv", table.getvalue())
+    rows = [row for mark in map(segmenter.mark, cases) if mark for row in mark["measurements"]]
+    if rows:
+        write_measurements(out / "measurements.csv", rows)
     for part in parts:
         part.unlink(missing_ok=True)

@@ -1,42 +1,34 @@
-"""One case from its file to its finished results: the function that the command, processes and clusters share."""
+"""From one case's file to its finished results: used by the command and on clusters."""
 
 import hashlib
 import json
 import os
+import re
 import shutil
-import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
 from ..data.files import PREFIX, naming_full_disk, replace_folder
-from ..data.images import load_image
+from ..data.findings import Finding
 from ..data.names import printable
-from ..data.spacing import pixel_spacing
-from ..overview import draw_overview
-from .cases import Case
-from .files import WRITTEN, mean_pairwise_dice, report, write_output
+from ..data.volumes import is_volume, read_volume
+from .case_results import CaseResult, SegmentSettings, segment_image, segment_in_volume
+from .cases import Case, case_stem
+from .files import WRITTEN
 from .loading import load_pipeline
 from .pipeline import MedSegLatDiffPipeline
+from .saved import sha256
 
 MARK = "done.json"  # in the folder of a case whose results are whole
-
-
-@dataclass(frozen=True)
-class SegmentSettings:
-    """What decides about results, besides the image and the model's weights."""
-
-    num_masks: int | None = None
-    num_inference_steps: int | None = None
-    seed: int = 0
-    formats: tuple[str, ...] = ("png",)
-    region: tuple[float, ...] | None = None
+FINDING = re.compile(r"finding-\d+|seg(-confidence)?\.dcm")
 
 
 @dataclass
 class Outcome:
-    """What became of a case: `text` for the terminal, or the `error` that kept it from being segmented."""
+    """The outcome of a case: `text` for the terminal, or the `error` why it could not be segmented."""
 
     case: str
     text: str = ""
@@ -45,21 +37,32 @@ class Outcome:
 
 
 class CaseSegmenter:
-    """Segments cases one by one into folders below `out`. It can be sent to other processes: each loads the model.
+    """Segments cases one by one into folders below `out`. It can be pickled: each process loads the model itself.
 
-    A case's folder appears under its name only when everything in it is written, the mark `done.json` included. The
-    mark holds the settings and the SHA-256 of the source, so that a finished case is not computed again.
+    A case's folder appears only once everything in it is written, including the mark `done.json` with the settings and
+    the SHA-256 of the source, by which finished cases are skipped.
 
     Args:
         model (`str`): a pipeline's folder or Hub id.
-        out (`Path`): where the results go.
+        out (`Path`): folder of the results.
         settings (`SegmentSettings`): the same for all cases.
+        region (`tuple[float, ...]`, *optional*): where to look in every case: a point `(x, y)` or a box `(left, top,
+            right, bottom)` of images, a point `(x, y, z)` of volumes.
+        findings (`Sequence[Finding]`, *optional*): where to look in each case, in place of `region`.
         worker (`str`, *optional*, defaults to `"0"`): names this process among those that write to `out`.
-        overwrite (`bool`, *optional*, defaults to `False`): compute again what was finished with other settings.
     """
 
-    def __init__(self, model: str, out: Path, settings: SegmentSettings, worker: str = "0", overwrite: bool = False):
-        self.model, self.out, self.settings, self.overwrite = model, Path(out), settings, overwrite
+    def __init__(
+        self,
+        model: str,
+        out: Path,
+        settings: SegmentSettings,
+        region: tuple[float, ...] | None = None,
+        findings: Sequence[Finding] = (),
+        worker: str = "0",
+    ):
+        self.model, self.out, self.settings = model, Path(out), settings
+        self.region, self.findings = region, tuple(findings)
         self.work = self.out / f"{PREFIX}{worker}"  # unfinished results of this process alone
         self.pipeline: MedSegLatDiffPipeline | None = None
         self.identity: dict = {}
@@ -68,7 +71,7 @@ class CaseSegmenter:
         return vars(self) | {"pipeline": None}
 
     def load(self) -> MedSegLatDiffPipeline:
-        """Loads the model, once; `identity` then holds all that decides about results."""
+        """Loads the model, once; `identity` is then everything that determines the results."""
         if self.pipeline is None:
             self.pipeline = load_pipeline(self.model)
             self.pipeline.set_progress_bar_config(disable=True)
@@ -78,28 +81,43 @@ class CaseSegmenter:
         return self.pipeline
 
     def prepare(self):
-        """Makes the output folder, without what an earlier run of this worker left unfinished."""
+        """Makes the output folder and removes unfinished results of an earlier run of this worker."""
         self.out.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self.work, ignore_errors=True)
 
     def mark(self, case: Case) -> dict | None:
-        """What a finished case's mark says; `None` for a case that is not finished."""
+        """The content of a finished case's mark; `None` for an unfinished case."""
         try:
             return json.loads((self.out / case.name / MARK).read_text("utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def findings_of(self, case: Case) -> list[Finding]:
+        """The listed findings that lie in a case: those that name it, its file or its series."""
+        names = {case.name, case_stem(Path(case.path)), *([read_volume(case.path).uid] if self._by_uid(case) else [])}
+        return [finding for finding in self.findings if finding.case in names]
+
+    def _by_uid(self, case: Case) -> bool:
+        return any(finding.unit == "mm" for finding in self.findings) and is_volume(case.path)
+
+    def places(self, case: Case) -> list:
+        """Where to look in a case, as its mark stores it."""
+        return [list(finding.point) for finding in self.findings_of(case)] or [self.region and list(self.region)]
+
     def other_settings(self, case: Case) -> list[str]:
         """The names of the settings with which a finished case was computed otherwise."""
+        mark = self.mark(case)
+        if mark is None:
+            return []
         self.load()
-        before = (self.mark(case) or {"settings": self.identity})["settings"]
-        return sorted(name for name in self.identity | before if before.get(name) != self.identity.get(name))
+        now, before = self.identity | {"places": self.places(case)}, mark["settings"] | {"places": mark["places"]}
+        return sorted(name for name in now | before if before.get(name) != now.get(name))
 
     def __call__(self, case: Case) -> Outcome:
-        """Segments a case that is not finished yet; what is wrong with it becomes the outcome's `error`."""
+        """Segments a case unless it is finished; errors of the case become the outcome's `error`."""
         self.load()
         try:
-            source = sha256(case.path)
+            source = source_checksum(case.path)
             mark = self.mark(case)
             if mark and mark["source"] == source and not self.other_settings(case):
                 return Outcome(case.name, skipped=True)
@@ -115,37 +133,17 @@ class CaseSegmenter:
             TypeError, ValueError: for a source that cannot be segmented.
             OSError: if the results cannot be written.
         """
-        # 1. segment
-        pipeline, settings = self.load(), self.settings
-        image = load_image(case.path, pipeline.config.stretch)  # [H, W, C]
-        steps = settings.num_inference_steps or pipeline.config.default_num_inference_steps
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            output = pipeline(case.path, settings.num_masks, steps, seed=settings.seed, regions=[settings.region])
-        agreement = mean_pairwise_dice(output.masks[0], pipeline.num_classes)
-        # 2. picture and report
-        picture = draw_overview(
-            image,
-            *(column[0] for column in output.to_tuple()[:4]),
-            threshold=pipeline.config.threshold,
-            title=Path(case.path).name,
-            subtitle=f"seed {settings.seed}, {steps} steps, model {Path(self.model).name}  |  agreement of the "
-            f"masks (mean pairwise Dice) {agreement:.2f}",
-        )
-        spacing = pixel_spacing(case.path)
-        lines = [report(output.masks[0], output.consensus[0], pipeline.num_classes, spacing)]
-        lines.append(f"  agreement    {agreement:.2f} (mean pairwise Dice of the masks)")
-        lines += [f"  warning: {entry.message}" for entry in caught if entry.category is UserWarning]
-        # 3. write
         target = self.out / case.name
         refuse_links(self.out, target)
         try:
             with naming_full_disk(target):
                 folder = self.work / "case"
                 folder.mkdir(parents=True)
-                write_output(folder, output, picture, settings.formats)
+                results = self.results(case, folder)
                 keep_other_files(target, folder)
+                rows = [{"case": case.name, "finding": n} | own.row for n, own in enumerate(results, 1) if own.row]
                 mark = {"case": case.name, "source": source, "settings": self.identity}
+                mark |= {"places": self.places(case), "measurements": rows}
                 (folder / MARK).write_text(json.dumps(mark, indent=2) + "\n", "utf-8")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 replace_folder(folder, target)
@@ -153,11 +151,41 @@ class CaseSegmenter:
             raise OSError(f"{target} cannot be written: {error}") from error
         finally:
             shutil.rmtree(self.work, ignore_errors=True)
-        return "\n".join(lines)
+        return "\n".join(line for result in results for line in result.lines)
+
+    def results(self, case: Case, folder: Path) -> list[CaseResult]:
+        """Segments what is to be looked at in a case; findings of a list, and those of volumes, have folders each."""
+        pipeline, model, findings = self.load(), Path(self.model).name, self.findings_of(case)
+        if is_volume(case.path):
+            volume = read_volume(case.path)
+            points = [finding.index_in(volume) for finding in findings] or [self.region]
+            if points[0] is None or len(points[0]) != 3:
+                raise ValueError(
+                    f"{case.path} is a volume, which is segmented around a finding: give `--point X,Y,Z` (indices of "
+                    "a voxel) or `--findings FILE.csv`."
+                )
+            folders = [subfolder(folder, number) for number in range(1, len(points) + 1)]
+            pairs = zip(points, folders, strict=True)
+            return [segment_in_volume(pipeline, volume, point, self.settings, model, own) for point, own in pairs]
+        if not findings:
+            return [segment_image(pipeline, case.path, self.region, self.settings, model, folder, measured=False)]
+        return [
+            segment_image(
+                pipeline, case.path, finding.point, self.settings, model, subfolder(folder, number), measured=True
+            )
+            for number, finding in enumerate(findings, start=1)
+        ]
+
+
+def subfolder(folder: Path, number: int) -> Path:
+    """A new folder for a finding."""
+    path = folder / f"finding-{number}"
+    path.mkdir()
+    return path
 
 
 def fingerprint(pipeline: MedSegLatDiffPipeline) -> str:
-    """SHA-256 of all weights and settings of a pipeline, its first 16 digits."""
+    """The first 16 hexadecimal digits of the SHA-256 of a pipeline's weights and settings."""
     digest = hashlib.sha256()
     for name, component in sorted(pipeline.components.items()):
         config = {key: value for key, value in component.config.items() if not key.startswith("_")}
@@ -170,21 +198,19 @@ def fingerprint(pipeline: MedSegLatDiffPipeline) -> str:
     return digest.hexdigest()[:16]
 
 
-def sha256(path: str) -> str:
-    """Of a file's bytes.
-
-    Raises:
-        ValueError: if it cannot be read.
-    """
+def source_checksum(path: str) -> str:
+    """SHA-256 of a file, or of the names and sizes of a folder's files; a `ValueError` if it cannot be read."""
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        if os.path.isdir(path):
+            sizes = sorted((entry.name, entry.stat().st_size) for entry in os.scandir(path))
+            return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
+        return sha256(Path(path))
     except OSError as error:
         raise ValueError(f"it cannot be read: {error.strerror}") from error
 
 
 def refuse_links(out: Path, target: Path):
-    """Raises a `ValueError` where a link in `out` would take results elsewhere."""
+    """Raises a `ValueError` if results would be written through a link in `out`."""
     for folder in (target, *target.parents):
         if folder == out:
             return
@@ -193,9 +219,9 @@ def refuse_links(out: Path, target: Path):
 
 
 def keep_other_files(before: Path, folder: Path):
-    """Copies what a user has put beside the results of an earlier run."""
+    """Copies files that a user has added to the results of an earlier run."""
     for path in before.iterdir() if before.is_dir() else ():
-        if path.name != MARK and not WRITTEN.fullmatch(path.name):
+        if path.name != MARK and not WRITTEN.fullmatch(path.name) and not FINDING.fullmatch(path.name):
             if path.is_dir() and not path.is_symlink():
                 shutil.copytree(path, folder / path.name, symlinks=True)
             else:
@@ -203,5 +229,5 @@ def keep_other_files(before: Path, folder: Path):
 
 
 def process_index() -> tuple[int, int]:
-    """This process's number and how many there are, as `accelerate launch` and `torchrun` set them."""
+    """This process's rank and the number of processes, as `accelerate launch` and `torchrun` set them."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,4 +1,4 @@
-"""Which candidates are returned: representative ones, and only those that fit points that a user marked."""
+"""Selection of candidates: representative ones, and those that fit points that a user marked."""
 
 from collections.abc import Sequence
 
@@ -11,17 +11,17 @@ from .regions import Window
 
 
 def representatives(labels: torch.Tensor, num_masks: int, num_classes: int, spread: float = 1.0) -> torch.Tensor:
-    """The hypotheses that stand for all candidates, most typical first.
+    """Representative candidates, most typical first.
 
-    One after another is chosen so that the chosen S come closest to all candidates C in energy distance, that is, so
-    that 2 E[d(S, C)] - spread * E[d(S, S')] is least, with d of `jaccard_distances`: support points (Mak & Joseph
-    2018, arXiv 1609.01811, eq. 4), found greedily as in herding (Chen, Welling & Smola 2010, arXiv 1203.3472). Sixteen
-    of these say about as much of the candidates as several times as many drawn at random. A `spread` below 1 holds
-    them closer together: for a model whose candidates differ more than raters do.
+    They are chosen greedily, one at a time, so that the chosen S minimise the energy distance to all candidates C,
+    2 E[d(S, C)] - spread * E[d(S, S')], with d of `jaccard_distances`: support points (Mak & Joseph 2018, arXiv
+    1609.01811, eq. 4), found as in herding (Chen, Welling & Smola 2010, arXiv 1203.3472). Sixteen of these represent
+    the candidates about as well as several times as many drawn at random. A `spread` below 1 chooses masks that are
+    closer together, for a model whose candidates differ more than raters do.
 
     Args:
         labels (`torch.Tensor` of shape `(N, H, W)`): label maps, 0 for background, then the classes.
-        num_masks (`int`): how many to choose, at most N; all are returned in their own order where it is N.
+        num_masks (`int`): how many to choose, at most N; with N, all are returned in their given order.
         num_classes (`int`): foreground classes, K.
         spread (`float`, *optional*, defaults to 1.0): weight of the distances among the chosen, at least 0.
 
@@ -33,11 +33,12 @@ def representatives(labels: torch.Tensor, num_masks: int, num_classes: int, spre
     masks = F.one_hot(labels.long(), 1 + num_classes).movedim(-1, 1)[:, 1:].float()  # [N, K, H, W]
     distances = jaccard_distances(masks, masks)  # [N, N]
     to_all = distances.mean(dim=1)  # [N]: E[d(s, C)]
-    to_chosen, chosen = torch.zeros_like(to_all), []  # [N]: sum of d(s, S) so far
+    to_chosen = torch.zeros_like(to_all)  # [N]: sum of d(s, S) so far
+    chosen: list[int] = []
     for size in range(1, num_masks + 1):
         score = (
             to_all - spread * to_chosen / size
-        )  # [N]: what of the objective depends on who comes next, times size/2
+        )  # [N]: the part of the objective that depends on the next choice, times size / 2
         score[chosen] = torch.inf
         chosen.append(int(score.argmin()))
         to_chosen += distances[chosen[-1]]  # [N]
@@ -55,7 +56,7 @@ def as_point_lists(name: str, points: Sequence | None, num_images: int) -> list[
     lists = [[] if entry is None else [tuple(point) for point in entry] for entry in points]
     if len(lists) != num_images or any(len(point) != 2 for entry in lists for point in entry):
         raise ValueError(
-            f"`{name}` must hold one list of points (x, y) for each of {num_images} images, but was {points!r}."
+            f"`{name}` must have one list of points (x, y) for each of {num_images} images, but was {points!r}."
         )
     return lists
 
@@ -68,16 +69,16 @@ def keep_candidates(
     outside: list[tuple[float, float]],
     index: int,
 ) -> torch.Tensor:
-    """The candidates of image `index` whose masks hold all points of `inside` and none of `outside`.
+    """The candidates of image `index` whose masks contain all points of `inside` and none of `outside`.
 
     Args:
         probabilities (`torch.Tensor` of shape `(N, 1 + K, S, S)`): of the candidates.
-        size (`tuple[int, int]`): height and width of what they show, in the image's pixels.
-        window (`Window`, *optional*): where that lies in the image.
+        size (`tuple[int, int]`): height and width of the segmented part, in the image's pixels.
+        window (`Window`, *optional*): its position in the image.
         inside, outside: points `(x, y)` in the image's pixels.
 
     Raises:
-        ValueError: for a point outside what the candidates show, and where no candidate is left.
+        ValueError: for a point outside the segmented part, and if no candidate is left.
     """
     if not inside and not outside:
         return probabilities
@@ -91,11 +92,11 @@ def keep_candidates(
     for x, y, _ in columns:
         if not (0 <= x < size[1] and 0 <= y < size[0]):
             raise ValueError(
-                f"`inside` and `outside` must lie in what is segmented, but ({x + left}, {y + top}) of image {index} "
+                f"`inside` and `outside` must lie in the segmented part, but ({x + left}, {y + top}) of image {index} "
                 "does not."
             )
-    for number, own in enumerate(probabilities):
-        labels = resize_bilinear(own[None], size)[0].max(dim=0).indices  # [h, w]
+    for number, candidate in enumerate(probabilities):
+        labels = resize_bilinear(candidate[None], size)[0].max(dim=0).indices  # [h, w]
         kept[number] = all(bool(labels[y, x] > 0) == wanted for x, y, wanted in columns)
     if not kept.any():
         raise ValueError(

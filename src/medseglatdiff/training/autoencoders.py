@@ -44,8 +44,7 @@ class MaskAutoencoderStage(Stage):
 
     def loss(self, module: nn.Module, positions: Sequence[int], device: torch.device) -> torch.Tensor:
         """Reconstruction plus bottleneck loss of the samples at these positions."""
-        _, labels, generators = self.batch(positions)
-        labels = labels.to(device)  # [B, S, S]
+        _, labels, generators = self.batch(positions, device)  # [B, S, S]
         inputs = one_hot(labels, self.config.num_classes)  # [B, 1+K, S, S]
         logits, _, bottleneck_loss = module(inputs, generators, return_dict=False)
         return self.reconstruction_loss(logits, labels) + self.config.bottleneck_weight * bottleneck_loss
@@ -96,7 +95,7 @@ class MaskDecoder(nn.Module):
 
 
 class MaskDecoderStage(MaskAutoencoderStage):
-    """Trains the mask decoder of a pipeline on.
+    """Trains the mask decoder of a pipeline on, or a new one of the configured shape in its place.
 
     The encoder stays, so that latents keep the meaning that the denoiser has learned. The decoder alone may take a
     greater foreground weight than both together: it brings small masks back that were lost.
@@ -108,13 +107,14 @@ class MaskDecoderStage(MaskAutoencoderStage):
         self, config: Config, train: SegmentationSplit, validation: SegmentationSplit, pipeline: MedSegLatDiffPipeline
     ):
         check_start(pipeline, config)
+        if config.mask_decoder is not None:
+            pipeline.register_modules(mask_vae=pipeline.mask_vae.with_new_decoder(**config.mask_decoder))
         super().__init__(config, train, validation, pipeline.mask_vae)
         self.module = MaskDecoder(self.vae)
 
     def loss(self, module: nn.Module, positions: Sequence[int], device: torch.device) -> torch.Tensor:
         """Reconstruction loss of the samples at these positions."""
-        _, labels, _ = self.batch(positions)
-        labels = labels.to(device)  # [B, S, S]
+        _, labels, _ = self.batch(positions, device)  # [B, S, S]
         return self.reconstruction_loss(module(one_hot(labels, self.config.num_classes)), labels)
 
 
@@ -130,8 +130,7 @@ class ImageAutoencoderStage(Stage):
 
     def loss(self, module: nn.Module, positions: Sequence[int], device: torch.device) -> torch.Tensor:
         """Reconstruction plus bottleneck loss of the samples at these positions."""
-        images, _, generators = self.batch(positions)
-        images = images.to(device)  # [B, C, S, S]
+        images, _, generators = self.batch(positions, device)  # [B, C, S, S]
         reconstruction, _, bottleneck_loss = module(images, generators, return_dict=False)
         return image_mse(reconstruction, images) + self.config.bottleneck_weight * bottleneck_loss
 

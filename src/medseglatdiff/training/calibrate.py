@@ -1,26 +1,25 @@
-"""Chooses on the validation split which masks a saved pipeline returns, and what its confidence means.
+"""Chooses spread, calibration and threshold of a saved pipeline on the validation split.
 
     accelerate launch -m medseglatdiff calibrate --pipeline outputs/lidc-idri/pipeline --dataset data/lidc-idri \\
         --num-candidates 64
 
-Which masks: with --num-candidates the pipeline draws that many from then on and returns the representative ones. How
-far apart they lie, its `spread`, is the one with the best matching to the raters (HM-IoU) among those whose
-generalised energy distance is within one standard error of the best (Breiman et al. 1984; with fewer than ten groups
-the best itself): candidates of a model that cannot see all that raters see differ more than raters do.
+Spread: with --num-candidates, the pipeline will draw this number of candidates and return representative masks. Their
+`spread` is the one with the best matching to the raters (HM-IoU) among those whose generalised energy distance (GED)
+is within one standard error of the best (Breiman et al. 1984); with fewer than ten groups, the one with the best GED.
+A spread below 1 helps if candidates differ more than raters do.
 
-What confidence means: for every share of the masks, 0 to all, it counts how often raters marked the pixels held by
-that share; the isotonic fit (Barlow et al. 1972) becomes the pipeline's `calibration`, if it lowers the Brier score of
-groups that it was fitted without. Otherwise the plain share stays. Pixels that no mask holds keep confidence 0.
+Calibration: for each share of masks, from none to all, raters' marks on the pixels with this share are counted. The
+isotonic fit (Barlow et al. 1972) becomes the pipeline's `calibration` if it lowers the Brier score on held-out groups.
+Otherwise the confidence remains the share. Pixels in no mask keep confidence 0.
 
-Consensus: the pipeline's `threshold` is the confidence with the best Dice over all images, the empty ones too, unless
-half of the masks is within one standard error of it; then half stays, and always with fewer than ten groups. Where
-readers often mark nothing, a lower threshold finds more lesions and costs Dice of empty images: calibration.json and
-the table that is printed have the Dice of the non-empty images beside it. Several classes are counted together, and
-their Dice is the mean over the classes.
+Threshold: the pipeline's `threshold` is the confidence with the best Dice over all images, including empty ones, but
+half if half of the masks is within one standard error of it or there are fewer than ten groups. If readers often mark
+nothing, a lower threshold finds more lesions but costs Dice on empty images; calibration.json and the printed table
+also have the Dice of non-empty images. Several classes are counted together; their Dice is the mean over classes.
 
-All of it is written to the folder's model_index.json, and what was measured to calibration.json beside it, where the
-mean of the candidates' probabilities is compared to the share of the masks as confidence. Several processes share the
-images.
+These settings are written to the folder's model_index.json, and the measurements to calibration.json beside it, which
+also compares the share of masks with the candidates' mean probability as confidence. Several processes share
+the images.
 """
 
 import argparse
@@ -33,6 +32,7 @@ import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from ..data.files import write_json
 from ..data.splits import open_split
 from ..pipeline.pipeline import MedSegLatDiffPipeline
 from .calibration import choose_confidence, choose_level, choose_spread, cross_validate, fit
@@ -43,10 +43,10 @@ from .tally import PROBABILITY, Tally, tally_rows
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The options.
+    """Parses the options.
 
     Raises:
-        ValueError: that names the option, for values that cannot be used.
+        ValueError: for an invalid value; names the option.
     """
     parser = Parser("calibrate", __doc__)
     add = parser.add_argument
@@ -58,14 +58,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="folder of a pipeline, changed in place",
     )
     add("--dataset", required=True, default=argparse.SUPPRESS, help='folder or Hub id, or "phantom"')
-    add("--split", default="validation", choices=("train", "validation"), help="never test")
+    add("--split", default="validation", choices=("train", "validation"), help="split to choose on; never test")
     add(
         "--num-candidates",
         type=whole_number(1),
-        help="masks to draw per image from now on, to choose the returned ones from; None: as the pipeline does",
+        help="candidates per image from now on, of which representative masks are returned; None: as saved",
     )
     add("--limit", type=whole_number(1), help="images to measure, chosen at random; None: all")
-    add("--seed", type=whole_number(0), default=1, help="of the noise and of the choice of images")
+    add("--seed", type=whole_number(0), default=1, help="seed of the noise and of the choice of images")
     options = parser.parse_args(arguments)
     if not (options.pipeline / "model_index.json").is_file():
         raise ValueError(f"`--pipeline` must be a folder with a model_index.json, but was {options.pipeline}.")
@@ -73,14 +73,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def describe(tally: Tally, midway: bool) -> tuple[dict, dict, np.ndarray]:
-    """What follows from the counts of one kind of confidence.
+    """Measures and settings from the counts of one kind of confidence.
 
     Args:
         tally (`Tally`): the counts.
-        midway (`bool`): whether values may lie between two levels, so that the threshold lies midway.
+        midway (`bool`): whether confidence may lie between levels, so that the threshold is midway.
 
     Returns:
-        what was measured, the settings `calibration` and `threshold`, and each held-out group's part, `(G,)`, of the
+        the measures, the settings `calibration` and `threshold`, and each held-out group's contribution `(G,)` to the
         Brier score with these settings.
     """
     # 1. the consensus
@@ -109,15 +109,13 @@ def describe(tally: Tally, midway: bool) -> tuple[dict, dict, np.ndarray]:
 
 
 def replace_settings(folder: Path, **settings):
-    """Writes settings into the folder's model_index.json, under a temporary name first."""
+    """Writes settings into the folder's model_index.json."""
     index = json.loads((folder / "model_index.json").read_text()) | settings
-    partial = folder / "model_index.json.partial"
-    partial.write_text(json.dumps(index, indent=2) + "\n")
-    partial.replace(folder / "model_index.json")
+    write_json(folder / "model_index.json", index)
 
 
 def count(pipeline, rows, chosen: list[int], options, accelerator) -> dict[float | str, Tally] | None:
-    """The tallies over the chosen rows, which the processes share; `None` but on the main process."""
+    """The tallies over the chosen rows, shared between processes; `None` on all but the main process."""
     mine = chosen[accelerator.process_index :: accelerator.num_processes]
     candidates = pipeline.num_drawn(pipeline.config.default_num_masks)
 
@@ -128,7 +126,7 @@ def count(pipeline, rows, chosen: list[int], options, accelerator) -> dict[float
                 bar.update(min(accelerator.num_processes, len(chosen) - bar.n))
 
     tallies, *others = gather_object([tally_rows(pipeline, shown(), candidates, options.seed, accelerator)])
-    accelerator.end_training()  # a process that leaves with gloo's threads still at work may abort
+    accelerator.end_training()  # otherwise threads of gloo may abort the process at exit
     if not accelerator.is_main_process:
         return None
     for part in others:
@@ -138,7 +136,7 @@ def count(pipeline, rows, chosen: list[int], options, accelerator) -> dict[float
 
 
 def print_measured(measured: dict):
-    """A short table of what was measured and chosen."""
+    """Prints what was measured and chosen."""
     rows = [["spread", "GED ↓", "HM-IoU ↑"]]
     for spread, values in measured["by_spread"].items():
         chosen = " *" if float(spread) == measured["spread"] else ""
@@ -201,7 +199,7 @@ def main(arguments: list[str] | None = None):
         "preferred_confidence": ("share", "probability")[kind],
         "git_commit": git_commit(),
     }
-    (options.pipeline / "calibration.json").write_text(json.dumps(measured, indent=2) + "\n")
+    write_json(options.pipeline / "calibration.json", measured)
     candidates = pipeline.config.default_num_candidates
     replace_settings(options.pipeline, default_num_candidates=candidates, spread=spread, **settings)
     print_measured(measured)

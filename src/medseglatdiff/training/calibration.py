@@ -1,13 +1,15 @@
-"""What is chosen on the validation split, from what was counted there: pure functions of arrays.
+"""The choices on the validation split, as pure functions of the counts of tally.py.
 
-Levels are those of tally.py: how many of the masks hold a pixel, or a mean probability in steps.
+The level of a pixel is the number of masks that contain it, or its mean probability in steps.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import isotonic_regression
 
-RAMP = 1e-3  # share of a straight line in the calibration
-FOLDS = 10  # fewer groups than these choose no threshold and no confidence
+RAMP = 1e-3  # weight of the identity in the calibration
+FOLDS = 10  # with fewer groups, neither threshold nor confidence is chosen
 
 
 def fit(counts: np.ndarray) -> dict:
@@ -16,7 +18,7 @@ def fit(counts: np.ndarray) -> dict:
     shares = np.linspace(0, 1, len(pixels))  # [L + 1]
     frequency = np.divide(marked, pixels, out=np.zeros_like(marked), where=pixels > 0)  # [L + 1]
     confidences = isotonic_regression(frequency, weights=np.maximum(pixels, 1e-9)).x  # [L + 1]
-    confidences = (1 - RAMP) * np.concatenate([[0.0], confidences[1:]]) + RAMP * shares  # [L + 1]: no two are equal
+    confidences = (1 - RAMP) * np.concatenate([[0.0], confidences[1:]]) + RAMP * shares  # [L + 1]: strictly rising
     confidences = confidences.clip(0, 1).round(5)
     return {"shares": shares.tolist(), "confidences": confidences.tolist()}
 
@@ -28,15 +30,15 @@ def brier_sum(counts: np.ndarray, confidences: np.ndarray) -> float:
 
 
 def cross_validate(counts_of: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Brier scores of the plain level, and of calibrations that were fitted without the fold they are applied to.
+    """Cross-validated Brier scores without and with calibration.
 
-    `counts_of` holds the counts of each group; a fold is a tenth of the groups, or a single one of fewer than ten.
+    `counts_of` has the counts of each group; a fold is a tenth of the groups, or one of fewer than ten.
 
     Returns:
-        what each group contributes to either, `(G,)` twice, in the order of their names: their sums are the scores,
-        the means over all pixels.
+        each group's contribution to either score, `(G,)` twice, in the order of their names. The sums are the scores,
+        means over all pixels.
     """
-    ordered = np.array([counts_of[group] for group in sorted(counts_of)])  # [G, 2, L + 1]: whatever process counted
+    ordered = np.array([counts_of[group] for group in sorted(counts_of)])  # [G, 2, L + 1], for any processes
     everything, pixels = ordered.sum(axis=0), ordered[:, 0].sum()
     plain = np.linspace(0, 1, ordered.shape[2])  # [L + 1]
     before, after = np.zeros((2, len(ordered)))  # [G] each
@@ -48,10 +50,10 @@ def cross_validate(counts_of: dict[str, np.ndarray]) -> tuple[np.ndarray, np.nda
     return before / pixels, after / pixels
 
 
-def near_enough(loss: np.ndarray, groups: list[str]) -> np.ndarray:
-    """Which choices lose at most one standard error, bool `(choices,)`; `loss` is each image's, `(N, choices)`.
+def near_enough(loss: np.ndarray, groups: Sequence[str] | Sequence[int]) -> np.ndarray:
+    """Which choices lose at most one standard error, bool `(choices,)`, from each image's loss `(N, choices)`.
 
-    The standard error counts groups, not images.
+    The standard error is that of groups, not of images.
     """
     names, members = np.unique(groups, return_inverse=True)
     sums = np.zeros((len(names), loss.shape[1]))  # [groups, choices]
@@ -60,12 +62,12 @@ def near_enough(loss: np.ndarray, groups: list[str]) -> np.ndarray:
 
 
 def choose_level(scores: np.ndarray, groups: list[str]) -> int:
-    """The level from which on a pixel belongs to the consensus: of the best Dice over all images, the empty ones too,
-    unless half of the highest level is within one standard error of it.
+    """The least level of the consensus: the one with the best Dice over all images, including empty ones, unless half
+    of the highest level is within one standard error of it.
 
-    Dice is flat in the level where readers disagree, and the best of a hundred images is often not that of others: on
-    50 rows of LIDC-IDRI's validation split the best level lost .04 of Dice against half on 50 rows of other patients,
-    with this rule .016. So half stays until the gain is more than its standard error (the rule of Breiman et al.
+    Where readers disagree, Dice is flat in the level, and the best level on a hundred images is often not the best on
+    others: the best on 50 rows of LIDC-IDRI's validation split lost .04 of Dice against half on 50 rows of other
+    patients, with this rule .016. So half stays until the gain exceeds its standard error (the rule of Breiman et al.
     1984, with half as the simplest choice), and always with fewer than ten groups.
 
     Args:
@@ -80,7 +82,7 @@ def choose_level(scores: np.ndarray, groups: list[str]) -> int:
 
 
 def choose_spread(distances: np.ndarray, matched: np.ndarray, groups: list[str]) -> int:
-    """Which of the spreads is taken: the best HM-IoU's among those whose GED is within a standard error of the best.
+    """The index of the spread with the best HM-IoU among those whose GED is within one standard error of the best.
 
     Args:
         distances, matched (`np.ndarray` of shape `(N, spreads)`): GED and HM-IoU of each image.
@@ -94,15 +96,15 @@ def choose_spread(distances: np.ndarray, matched: np.ndarray, groups: list[str])
 
 
 def choose_confidence(briers: np.ndarray, dices: np.ndarray) -> int:
-    """Which kind of confidence validation prefers: of the best Dice among those whose Brier score is within one
-    standard error of the best; the first with fewer than ten groups.
+    """The index of the kind of confidence with the best Dice among those whose Brier score is within one standard
+    error of the best; the first one with fewer than ten groups.
 
     Args:
-        briers (`np.ndarray` of shape `(G, kinds)`): each held-out group's part of the Brier score.
+        briers (`np.ndarray` of shape `(G, kinds)`): each held-out group's contribution to the Brier score.
         dices (`np.ndarray` of shape `(kinds,)`): mean Dice of the consensus of each kind.
     """
     if len(briers) < FOLDS:
         return 0
     best = int(briers.sum(axis=0).argmin())
-    allowed = near_enough(briers - briers[:, [best]], list(range(len(briers))))  # [kinds]
+    allowed = near_enough(briers - briers[:, [best]], range(len(briers)))  # [kinds]
     return int(np.where(allowed, dices, -1).argmax())

@@ -53,7 +53,7 @@ def check_scheduler(config: Config):
 def check_sizes(config: Config, mask_vae: MedSegLatDiffVAE, image_encoder: nn.Module, unet: MedSegLatDiffUNet):
     """Raises a `ValueError` where models cannot halve an image so often, or do it differently."""
     factor, levels = mask_vae.downsampling_factor, len(unet.config.block_out_channels)
-    multiple = factor * 2 ** (levels - 1)
+    multiple = factor * unet.config.patch_size * 2 ** (levels - 1)
     if config.image_encoder is None:
         name, found = "image_vae", image_encoder.downsampling_factor
     else:

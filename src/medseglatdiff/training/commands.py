@@ -1,15 +1,16 @@
-"""What the commands `calibrate` and `evaluate` share: options, progress, tables, and names without anybody's paths."""
+"""What the commands `calibrate` and `evaluate` share: options, progress, tables, published commands."""
 
 import argparse
 import shlex
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from tqdm import tqdm
 
+from .provenance import public
+
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the description's lines; defaults stand behind each option."""
+    """Help that keeps the description's line breaks and shows defaults."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,36 +34,23 @@ def whole_number(least: int) -> Callable[[str], int]:
     return convert
 
 
-def public_name(name: str | Path | None) -> str | None:
-    """A folder's or file's last name; a Hub id, and whatever else is no path of this machine, as it is.
-
-    >>> public_name("/home/somebody/models/nodules/"), public_name("nobody-has-this/nodules"), public_name("phantom")
-    ('nodules', 'nobody-has-this/nodules', 'phantom')
-    """
-    if name is None:
-        return None
-    path = Path(name).expanduser()
-    local = path.is_absolute() or ".." in path.parts or len(path.parts) > 2 or path.exists()
-    return path.resolve().name if local else str(name)
-
-
 def public_command(command: str, words: Sequence[str]) -> str:
-    """The command that was given, to be published beside its results: of paths the last names alone."""
+    """The command as published beside its results: only the last parts of paths."""
     shown = []
     for word in map(str, words):
         option, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
-        shown.append(option + sign + public_name(value) if value else word)
+        shown.append(option + sign + public(value) if value else word)
     return f"accelerate launch -m medseglatdiff {command} {shlex.join(shown)}"
 
 
 def progress_bar(num_images: int, done: int, shown: bool) -> tqdm:
-    """A bar that says "image 3 of 200"; `done` of them are there already."""
+    """A bar that says "image 3 of 200"; `done` of them are already finished."""
     form = "image {n_fmt} of {total_fmt} |{bar}| {elapsed} so far, {remaining} to go"
     return tqdm(total=num_images, initial=done, disable=not shown, bar_format=form)
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of texts in columns for the terminal, the first column flush left and the others flush right.
+    """Rows of texts in columns for the terminal, the first aligned left and the others right.
 
     >>> print(text_table([["", "Dice"], ["majority", "0.5"]]))
               Dice

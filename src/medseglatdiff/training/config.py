@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from annotated_types import Interval
 from diffusers import DDIMScheduler
 
+from ..data.augmentation import Augmentation
 from ..models.autoencoder import MedSegLatDiffVAE
 from ..models.image_encoder import MedSegLatDiffImageEncoder
 from ..models.unet import MedSegLatDiffUNet
@@ -51,6 +52,9 @@ class Data:
     target: Literal["random_rater", "consensus"] = "random_rater"  # what the U-Net learns; consensus: the majority
     affine: Share = 0.0  # strength of the random zoom, turn and shift of training samples, a share; 0.3 is strong
     energy_affine: Share = 0.1  # the same in the stage energy, a share
+    augmentation: dict = field(default_factory=dict)  # of data.augmentation.Augmentation: further random changes
+    shift: Annotated[int, Interval(ge=0, le=4096)] = 0  # most pixels that a training window lies beside the centre
+    empty_windows: Share = 0.0  # share of training samples that show a part of their image that no rater marked
     stretch: bool = False  # stretch each image to its full range of values, in training and in the pipeline alike
 
 
@@ -82,7 +86,8 @@ class Models:
 
     mask_vae: dict = field(default_factory=MASK_VAE.copy)  # of MedSegLatDiffVAE
     image_vae: dict = field(default_factory=IMAGE_VAE.copy)  # of MedSegLatDiffVAE
-    image_encoder: dict | None = None  # of MedSegLatDiffImageEncoder on ImageNet features, in place of the image VAE
+    image_encoder: dict | None = None  # of MedSegLatDiffImageEncoder, in place of the image VAE
+    mask_decoder: dict | None = None  # of a new decoder in the stage mask_decoder; none: train the old one on
     unet: dict = field(default_factory=UNET.copy)  # of MedSegLatDiffUNet
     scheduler: dict = field(default_factory=SCHEDULER.copy)  # of diffusers.DDIMScheduler
     scale_latents: bool = True  # zero mean and unit variance of the latents, measured on the training split
@@ -97,6 +102,7 @@ class Objectives:
     bottleneck_weight: Weight = 0.00001  # factor of the KL divergence, or of the commitment loss
     train_image_encoder: bool = True  # go on training the image encoder with the U-Net
     auxiliary_weight: Weight = 0.5  # factor of the segmentation loss on the condition
+    energy_auxiliary_weight: Weight = 0.2  # factor of the segmentation loss of a head in the stage energy
     noise_levels: Masks = 1  # number per image and step: the condition is computed once for all of them
     energy_masks: Annotated[int, Interval(ge=2, le=64)] = 4  # masks per image in the stage energy
     energy_inference_steps: DenoisingSteps = 2  # denoising steps in the stage energy, and of the pipeline after it
@@ -110,6 +116,7 @@ class Optimisation:
     image_vae_steps: Count = 150  # optimiser steps
     unet_steps: Count = 400  # optimiser steps
     energy_steps: CountOrZero = 60  # optimiser steps; 0: the pipeline stays as the stage unet left it
+    minutes: Annotated[float, Interval(gt=0, le=10**5)] | None = None  # minutes of a stage at most; none: no limit
     batch_size: Batch = 16  # images per process and micro-batch
     energy_batch_size: Batch = 8  # images per process and micro-batch in the stage energy
     gradient_accumulation_steps: Batch = 1  # micro-batches per optimiser step
@@ -161,6 +168,8 @@ class Config(*reversed(GROUPS)):  # fields come in the order of the groups: data
         check_arguments("image_vae", self.image_vae, MedSegLatDiffVAE, shape)
         check_arguments("image_encoder", self.image_encoder or {}, MedSegLatDiffImageEncoder, ("in_channels",))
         check_arguments("unet", self.unet, MedSegLatDiffUNet, ("sample_size", "latent_channels", "condition_channels"))
+        taken = ("affine", "shift", "empty_windows")
+        check_arguments("augmentation", self.augmentation, Augmentation, taken)
         check_arguments("scheduler", self.scheduler, DDIMScheduler, ("trained_betas",))
         # 2. what they ask of each other
         rules = {

@@ -18,23 +18,27 @@ from .stages import PipelineStage
 
 
 class ConditionalDenoiser(nn.Module):
-    """The U-Net with its image encoder, and a head that asks the condition for a segmentation (in training only)."""
+    """The U-Net with its image encoder, of which a head asks for a segmentation: the encoder's, or else a new one that
+    serves training only."""
 
     def __init__(self, unet: MedSegLatDiffUNet, image_encoder: nn.Module, num_classes: int, factor: int):
         super().__init__()
-        self.unet, self.image_encoder = unet, image_encoder
-        self.head = nn.Conv2d(image_encoder.condition_channels, (1 + num_classes) * factor**2, 3, padding=1)
-        self.factor = factor
+        self.unet, self.image_encoder, self.factor, self.head = unet, image_encoder, factor, None
+        if image_encoder.config.get("num_classes") is None:
+            self.head = nn.Conv2d(image_encoder.condition_channels, (1 + num_classes) * factor**2, 3, padding=1)
 
     def forward(
         self, images: torch.Tensor, noisy_latents: torch.Tensor, timesteps: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The denoiser's prediction, `(B*n, C, h, w)` for `n` noise levels of each image, and the head's logits,
         `(B, 1 + K, S, S)`."""
-        condition = self.image_encoder.condition(images)  # [B, condition_channels, h, w]
+        # [B, condition_channels, h, w], [B, 1 + K, S, S]: once for all noise levels
+        condition, logits = self.image_encoder.condition_and_logits(images)
         repeated = condition.repeat_interleave(len(noisy_latents) // len(images), dim=0)  # [B*n, cond. channels, h, w]
         prediction = self.unet(noisy_latents, timesteps, repeated).sample  # [B*n, C, h, w]
-        return prediction, F.pixel_shuffle(self.head(condition), self.factor)
+        if self.head is not None:
+            logits = F.pixel_shuffle(self.head(condition), self.factor)  # [B, 1 + K, S, S]
+        return prediction, logits
 
 
 def untrained_pipeline(config: Config, mask_vae: MedSegLatDiffVAE, image_encoder: nn.Module) -> MedSegLatDiffPipeline:
@@ -59,14 +63,16 @@ class DenoiserStage(PipelineStage):
     ):
         super().__init__(config, train, validation, pipeline)
         unet, encoder, factor = pipeline.unet, pipeline.image_encoder, pipeline.mask_vae.downsampling_factor
+        if unet.config.initial_noise:
+            unet.noise_mean.requires_grad_(False)  # sampling alone uses them: the stage energy trains them
+            unet.noise_log_std.requires_grad_(False)
         self.module = ConditionalDenoiser(unet, encoder, config.num_classes, factor)
         self.num_inference_steps = config.default_num_inference_steps
 
     def loss(self, module: nn.Module, positions: Sequence[int], device: torch.device) -> torch.Tensor:
         """Denoising loss plus the head's cross entropy for the samples at these positions."""
         # 1. a random rater's mask of each image
-        images, labels, generators = self.batch(positions)  # [B, C, S, S], [B, S, S]
-        labels = labels.to(device)
+        images, labels, generators = self.batch(positions, device)  # [B, C, S, S], [B, S, S]
         # 2. its latent, noised to random levels
         count, levels = self.config.noise_levels, self.scheduler.config.num_train_timesteps
         with torch.no_grad():
@@ -77,7 +83,7 @@ class DenoiserStage(PipelineStage):
         timesteps = torch.cat([torch.randint(levels, (count,), generator=g) for g in generators]).to(device)  # [B*n]
         noisy_latents = self.scheduler.add_noise(latents, noise, timesteps)  # [B*n, C, h, w]
         # 3. predict and compare
-        prediction, logits = module(images.to(device), noisy_latents, timesteps)
+        prediction, logits = module(images, noisy_latents, timesteps)
         target = prediction_target(self.scheduler, latents, noise, timesteps)  # [B*n, C, h, w]
         auxiliary = weighted_cross_entropy(logits, labels, torch.ones(logits.shape[1], device=device))
         return diffusion_loss(prediction, target) + self.config.auxiliary_weight * auxiliary

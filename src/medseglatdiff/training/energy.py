@@ -9,17 +9,19 @@ Nets, arXiv 1606.02556; in diffusion: De Bortoli et al. 2025, arXiv 2502.02483.)
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from diffusers import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 
+from ..data.batches import draw_batch_of_raters
 from ..data.splits import SegmentationSplit, one_hot, rows_at, seeded_generator
 from ..losses import energy_score, straight_through
 from ..models.unet import MedSegLatDiffUNet
 from ..pipeline.pipeline import MedSegLatDiffPipeline
 from ..pipeline.sampling import denoise
 from .config import Config
-from .stages import PipelineStage
+from .stages import PipelineStage, augmentation_of
 
 
 class FewStepSampler(nn.Module):
@@ -30,11 +32,22 @@ class FewStepSampler(nn.Module):
         self.unet, self.image_encoder, self.scheduler = unet, image_encoder, scheduler
         self.num_steps = num_steps
 
-    def forward(self, images: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        """Clean latents `(B*M, C, h, w)` from `noise` of that shape under images `(B, channels, S, S)`."""
-        condition = self.image_encoder.condition(images)  # [B, condition_channels, h, w]
+    def train(self, mode: bool = True) -> nn.Module:
+        """Training mode for everything but dropout, of which the score's gradients have noise enough."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.eval()
+        return self
+
+    def forward(self, images: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Clean latents `(B*M, C, h, w)` from `noise` of that shape under images `(B, channels, S, S)`, and the image
+        encoder's logits, `(B, 1 + K, S, S)`, if it has a head."""
+        # [B, condition_channels, h, w], [B, 1 + K, S, S]
+        condition, logits = self.image_encoder.condition_and_logits(images)
         repeated = condition.repeat_interleave(len(noise) // len(images), dim=0)  # [B*M, condition_channels, h, w]
-        return denoise(self.unet, self.scheduler, noise, repeated, self.num_steps)  # [B*M, C, h, w]
+        start = self.unet.initial_latents(noise, repeated)  # [B*M, C, h, w]
+        return denoise(self.unet, self.scheduler, start, repeated, self.num_steps), logits
 
 
 class EnergyStage(PipelineStage):
@@ -50,21 +63,23 @@ class EnergyStage(PipelineStage):
         self.module = FewStepSampler(pipeline.unet, pipeline.image_encoder, self.scheduler, self.num_inference_steps)
 
     def loss(self, module: nn.Module, positions: Sequence[int], device: torch.device) -> torch.Tensor:
-        """Mean energy score of the samples at these positions."""
+        """Mean energy score of the samples at these positions, and the head's cross entropy with the raters' share."""
         # 1. images, all their raters, noise
         generators = [seeded_generator(self.config.seed, self.salt, position) for position in positions]
         rows = rows_at(positions, len(self.train), self.config.seed)
-        # [B, C, S, S], and of each image [R, S, S]
-        images, raters = self.train.batch_of_raters(rows, generators, self.config.energy_affine)
+        augmentation = augmentation_of(self.config, self.config.energy_affine)
+        # [B, C, S, S], [B, R, S, S], [B, R]
+        images, labels, weights = draw_batch_of_raters(self.train, rows, generators, augmentation, device)
+        truth = one_hot(labels.flatten(0, 1), self.config.num_classes).unflatten(0, labels.shape[:2])
         side = self.config.sample_size // self.mask_vae.downsampling_factor
         shape = (self.config.energy_masks, self.mask_vae.config.latent_channels, side, side)
         noise = torch.cat([randn_tensor(shape, generator=g, device=device) for g in generators])  # [B*M, C, h, w]
         # 2. hypotheses
-        latents = module(images.to(device), noise)  # [B*M, C, h, w]
+        latents, logits = module(images, noise)  # [B*M, C, h, w], [B, 1 + K, S, S]
         masks = straight_through(self.mask_vae.decode(latents).float().softmax(dim=1))  # [B*M, K, S, S]
-        # 3. their score
-        scores = []
-        for samples, labels in zip(masks.split(self.config.energy_masks), raters, strict=True):
-            truth = one_hot(labels.to(device), self.config.num_classes)[:, 1:]  # [R, K, S, S]
-            scores.append(energy_score(samples, truth))
-        return torch.stack(scores).mean()
+        # 3. their score, and the head's
+        score = energy_score(masks.unflatten(0, (len(images), -1)), truth[:, :, 1:], weights).mean()
+        if logits is None:
+            return score
+        share = (truth * weights[:, :, None, None, None]).sum(dim=1)  # [B, 1 + K, S, S]: of the raters
+        return score + self.config.energy_auxiliary_weight * F.cross_entropy(logits.float(), share)

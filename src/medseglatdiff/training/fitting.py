@@ -1,29 +1,25 @@
 """The training loop of every stage: optimise, average, validate, keep the best weights, save, resume."""
 
-import dataclasses
 import math
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast, gather_object
 from diffusers.training_utils import EMAModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tqdm import tqdm
 
+from ..data.files import replacing, sweep, write_json
+from .checkpoints import BEST, Training, restore, save_checkpoint, save_tensors
 from .config import Config
 from .precision import resolve_precision
 from .progress import Progress
 from .publishing import Publisher
-from .saving import latest_checkpoint, save_checkpoint, write_json
+from .records import settings_record, write_stage
+from .resuming import checkpoint_to_resume
+from .schedule import learning_rate_factor, steps_until_the_end
 from .stages import PipelineStage, Stage
-
-
-def learning_rate_factor(step: int, warmup_steps: int, total_steps: int) -> float:
-    """Linear warm-up, then half a cosine down to zero."""
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(total_steps - warmup_steps, 1)))
 
 
 def validate(stage: Stage, accelerator: Accelerator) -> dict[str, float]:
@@ -36,15 +32,29 @@ def validate(stage: Stage, accelerator: Accelerator) -> dict[str, float]:
     return {name: sum(result[name] for result in results) / len(results) for name in results[0]}
 
 
+def last_step(progress: Progress, total_steps: int, minutes: float | None, accelerator: Accelerator) -> int:
+    """`steps_until_the_end`, by the clock of the main process, so that all processes end together."""
+    steps = steps_until_the_end(progress.step, total_steps, 60 * progress.wall_hours, minutes)
+    return int(broadcast(torch.tensor(steps, device=accelerator.device)))
+
+
+def check_finite(loss: float, stage: str, step: int):
+    """Raises a `ValueError` for a loss from which nothing can be learned any more."""
+    if not math.isfinite(loss):
+        raise ValueError(
+            f"The loss of {stage} was {loss} at step {step}: a lower learning rate, a longer warm-up or "
+            "`--mixed-precision no` may help."
+        )
+
+
 def keep_best(stage: Stage, accelerator: Accelerator, progress: Progress, folder: Path) -> dict[str, float]:
-    """Validates the weights in place and writes them to `best.safetensors` if none before had a better score."""
+    """Validates the weights in place and writes them to best.safetensors if none before had a better score."""
     measures = validate(stage, accelerator)
     if measures["score"] <= progress.best_score:
         progress.best_score, progress.best_step = measures["score"], progress.step
         if accelerator.is_main_process:
-            weights = {name: value.detach().cpu().contiguous() for name, value in stage.module.state_dict().items()}
-            save_file(weights, folder / "best.safetensors.partial")
-            (folder / "best.safetensors.partial").rename(folder / "best.safetensors")
+            with replacing(folder / BEST) as partial:
+                save_tensors(stage.module.state_dict(), partial)
     return {f"validation/{name}": value for name, value in measures.items()}
 
 
@@ -56,40 +66,43 @@ def fit(
     batch_size: int,
     publisher: Publisher | None = None,
 ):
-    """Trains one stage to its last step and leaves its best weights (of the moving average) in `stage.module`."""
+    """Trains one stage to its last step, or as long as `config.minutes` allow, and leaves its best weights (of the
+    moving average) in `stage.module`."""
     # 1. set up
     folder = Path(config.output_dir) / stage.name
-    checkpoint = latest_checkpoint(folder, config.resume)
     accelerator = Accelerator(
         mixed_precision=resolve_precision(config.mixed_precision),
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         log_with=config.tracker,
         project_dir=folder,
     )
-    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint, notice = checkpoint_to_resume(folder, config, accelerator.num_processes)
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)  # what a kill left
+    accelerator.wait_for_everyone()
     accelerator.init_trackers("logs")
     parameters = [parameter for parameter in stage.module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_factor(step, config.warmup_steps, total_steps)
-    )
     ema, progress = EMAModel(parameters, decay=config.ema_decay), Progress(accelerator.num_processes)
     module, optimizer = accelerator.prepare(stage.module, optimizer)
-    accelerator.register_for_checkpointing(schedule, ema, progress)
+    ema.to(accelerator.device)
+    training = Training(stage.module, optimizer, ema, progress, stage.fingerprint())
     # 2. resume
     if checkpoint:
-        accelerator.load_state(str(checkpoint))
-    ema.to(accelerator.device)  # after loading, which leaves it on the CPU
-    if accelerator.is_main_process and progress.step < total_steps:
-        write_json(folder / "config.json", dataclasses.asdict(config))
+        accelerator.print(notice or f"{stage.name}: goes on from {checkpoint.name}")
+        restore(accelerator, training, checkpoint)
+    end = last_step(progress, total_steps, config.minutes, accelerator)  # which the clock may bring forward
+    if accelerator.is_main_process and progress.step < end:
+        write_json(folder / "config.json", settings_record(config))
     # 3. train
     module.train()
     progress.add_time()
-    bar = tqdm(
-        total=total_steps, initial=progress.step, desc=stage.name, disable=not accelerator.is_local_main_process
-    )
-    while progress.step < total_steps:
-        losses = []
+    bar = tqdm(total=end, initial=progress.step, desc=stage.name, disable=not accelerator.is_local_main_process)
+    while progress.step < end:
+        losses, rate = [], learning_rate * learning_rate_factor(progress.step, config.warmup_steps, end)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
         for part in range(config.gradient_accumulation_steps):
             with accelerator.accumulate(module):
                 micro_batch = progress.step * config.gradient_accumulation_steps + part
@@ -102,14 +115,15 @@ def fit(
                 optimizer.step()
                 optimizer.zero_grad()
             losses.append(loss.detach())
-        schedule.step()
         ema.step(parameters)
         progress.step += 1
         progress.add_time()
+        bar.total = end = last_step(progress, total_steps, config.minutes, accelerator)
         # 4. log, validate, save
-        measures = {"loss": accelerator.reduce(torch.stack(losses).mean(), "mean").item()}
-        measures["learning_rate"] = schedule.get_last_lr()[0]
-        if progress.step % config.validation_every == 0 or progress.step == total_steps:
+        measures = {"loss": accelerator.reduce(torch.stack(losses).mean(), "mean").item(), "learning_rate": rate}
+        if accelerator.scaler is None:  # which leaves such steps out
+            check_finite(measures["loss"], stage.name, progress.step)
+        if progress.step % config.validation_every == 0 or progress.step == end:
             ema.store(parameters)
             ema.copy_to(parameters)
             measures |= keep_best(stage, accelerator, progress, folder)
@@ -124,16 +138,16 @@ def fit(
         accelerator.log(measures, step=progress.step)
         bar.set_postfix({name.split("/")[-1]: f"{value:.4g}" for name, value in measures.items()})
         bar.update()
-        if progress.step % config.checkpoint_every == 0 or progress.step == total_steps:
-            save_checkpoint(accelerator, folder, progress.step)
+        if progress.step % config.checkpoint_every == 0 or progress.step == end:
+            save_checkpoint(accelerator, training, config, folder)
     # 5. the best weights
     bar.close()
     for tracker in accelerator.trackers:
         tracker.finish()
     if accelerator.is_main_process:
-        write_json(folder / "summary.json", progress.state_dict())
+        write_stage(folder, progress, config, {"train": len(stage.train), "validation": len(stage.validation)})
     accelerator.wait_for_everyone()
-    stage.module.load_state_dict(load_file(folder / "best.safetensors"))
+    stage.module.load_state_dict(load_file(folder / BEST))
     stage.module.eval()
     accelerator.print(f"{stage.name}: best validation score {progress.best_score:.4f} at step {progress.best_step}")
     accelerator.free_memory()

@@ -118,8 +118,8 @@ def read_file(name: str) -> dict:
     return settings
 
 
-def parse_config(arguments: list[str] | None = None) -> Config:
-    """Settings from `--config` and the command line, which has the last word.
+def given_settings(arguments: list[str] | None = None) -> dict:
+    """What `--config` and the command line, which has the last word, say: no defaults.
 
     Raises:
         OSError: if the file of `--config` cannot be read.
@@ -156,4 +156,14 @@ def parse_config(arguments: list[str] | None = None) -> Config:
     given = {name: value for title in groups for name, value in vars(parsed[title]).items()}
     # 3. together
     read = {name: read_words(name, value) for name, value in given.items() if isinstance(value, Words)}
-    return Config(**settings | read)
+    return settings | read
+
+
+def parse_config(arguments: list[str] | None = None) -> Config:
+    """All settings, by `given_settings` and the defaults.
+
+    Raises:
+        OSError: if the file of `--config` cannot be read.
+        ValueError: if a setting is unknown or not what it must be.
+    """
+    return Config(**given_settings(arguments))

@@ -1,11 +1,11 @@
-"""Where a stage of a training run stands, as it is kept in checkpoints and told in summary.json."""
+"""Where a stage of a training run stands, as it is kept in checkpoints and in summary.json."""
 
 import math
 import time
 
 
 class Progress:
-    """Where a stage stands: the only state besides weights, optimiser, schedule and moving average."""
+    """Where a stage stands: the only state besides weights, optimizer, moving average and generators."""
 
     def __init__(self, num_processes: int):
         self.num_processes = num_processes
@@ -25,7 +25,10 @@ class Progress:
         self.clocks = now
 
     def state_dict(self) -> dict:
-        return {name: value for name, value in vars(self).items() if name not in ("clocks", "num_processes")}
+        """As JSON has it: no score yet is `None`."""
+        state = {name: value for name, value in vars(self).items() if name not in ("clocks", "num_processes")}
+        return state | {"best_score": self.best_score if math.isfinite(self.best_score) else None}
 
     def load_state_dict(self, state: dict):
         vars(self).update(state)
+        self.best_score = math.inf if self.best_score is None else self.best_score

@@ -5,31 +5,66 @@ validated. The randomness of a sample depends on the seed and on its position in
 exact, and the number of processes changes nothing.
 """
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import nn
 
+from ..data.augmentation import Augmentation
+from ..data.batches import draw_batch
 from ..data.splits import SegmentationSplit, rows_at, seeded_generator
 from ..metrics.overlap import dice, generalized_energy_distance
 from ..models.autoencoder import MedSegLatDiffVAE
 from ..pipeline.pipeline import MedSegLatDiffPipeline
 from .config import Config
+from .inheritance import pipeline_settings
+
+
+def augmentation_of(config: Config, affine: float) -> Augmentation:
+    """How the settings change training samples, with this strength of the affine map."""
+    return Augmentation(affine=affine, shift=config.shift, empty_windows=config.empty_windows, **config.augmentation)
 
 
 class Stage:
-    """What all stages share: the stream of training batches, and validation over rows split among processes."""
+    """What all stages share: the stream of training batches, and validation over rows split among processes.
+
+    A subclass sets `name`, that of its folder, `salt`, which sets its random numbers apart, and `module`.
+    """
+
+    name: str
+    salt: int
+    module: nn.Module
 
     def __init__(self, config: Config, train: SegmentationSplit, validation: SegmentationSplit):
         self.config, self.train, self.validation = config, train, validation
 
-    def batch(self, positions: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor, list[torch.Generator]]:
-        """Images, labels and generators (for whatever else is random) of the samples at these positions."""
+    def batch(
+        self, positions: Sequence[int], device: torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Generator]]:
+        """Images and labels on the device, and generators (for whatever else is random), of the samples there."""
         generators = [seeded_generator(self.config.seed, self.salt, position) for position in positions]
         rows = rows_at(positions, len(self.train), self.config.seed)
         target = self.config.target if self.name == "unet" else "random_rater"  # autoencoders see every rater's masks
-        images, labels = self.train.batch(rows, generators, self.config.affine, target)  # [B, C, S, S], [B, S, S]
-        return images, labels, generators
+        augmentation = augmentation_of(self.config, self.config.affine)
+        batch = draw_batch(self.train, rows, generators, augmentation, device, target)  # [B, C, S, S], [B, S, S]
+        return *batch, generators
+
+    def loss(self, module: nn.Module, positions: Sequence[int], device: torch.device) -> torch.Tensor:
+        """The mean loss, a scalar, of the samples at these positions; `module` may be wrapped by Accelerate."""
+        raise NotImplementedError
+
+    def validate(self, rows: Sequence[int]) -> list[dict]:
+        """For each row its measures by name, of which `score` is best when lowest."""
+        raise NotImplementedError
+
+    def fingerprint(self) -> str:
+        """Of all images and masks that it learns from."""
+        digest = hashlib.sha256()
+        for tensor in (self.train.images, self.train.labels, self.train.first):
+            digest.update(tensor.flatten().numpy().data)
+        return digest.hexdigest()[:16]
 
     def validation_rows(self) -> list[int]:
         """A fixed random choice of rows of the validation split."""
@@ -60,23 +95,19 @@ class PipelineStage(Stage):
         check_start(pipeline, config)
         super().__init__(config, train, validation)
         self.mask_vae, self.scheduler = pipeline.mask_vae.eval().requires_grad_(False), pipeline.scheduler
+        self.kept = {name: pipeline.config[name] for name in ("threshold", "default_num_candidates")}
         pipeline.image_encoder.requires_grad_(config.train_image_encoder)
         if isinstance(pipeline.image_encoder, MedSegLatDiffVAE):
             pipeline.image_encoder.decoder.requires_grad_(False)  # not used from here on
 
     def pipeline(self) -> MedSegLatDiffPipeline:
-        """The pipeline that these weights make."""
+        """The pipeline that these weights make, without what was chosen on validation for those before."""
         pipeline = MedSegLatDiffPipeline(
             image_encoder=self.module.image_encoder,
             mask_vae=self.mask_vae,
             unet=self.module.unet,
             scheduler=self.scheduler,
-            sample_size=self.config.sample_size,
-            default_num_masks=self.config.default_num_masks,
-            default_num_inference_steps=self.num_inference_steps,
-            stretch=self.config.stretch,
-            symmetries=self.config.symmetries,
-            antithetic=self.config.antithetic,
+            **pipeline_settings(self.config) | {"default_num_inference_steps": self.num_inference_steps} | self.kept,
         )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline

@@ -1,4 +1,4 @@
-"""What calibrate.py counts over a split: how near the masks of each spread are to the raters', and what maps hold."""
+"""What calibrate.py counts over a split: the masks' distance to the raters' for each spread, and pixels by level."""
 
 import numpy as np
 import torch
@@ -9,25 +9,25 @@ from ..metrics import generalized_energy_distance, hm_iou, majority
 from ..pipeline.pipeline import MedSegLatDiffPipeline
 
 SPREADS = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1)
-PROBABILITY = "probability"  # the key of what is counted of mean probabilities, beside the spreads
-STEPS = 100  # of the levels to which mean probabilities are rounded
+PROBABILITY = "probability"  # key of the tally of mean probabilities, beside the spreads
+STEPS = 100  # levels to which mean probabilities are rounded
 
 
 def levels_of(masks: np.ndarray, num_classes: int) -> np.ndarray:
-    """How many of the masks `(M, H, W)` hold each pixel, for each class: whole numbers `(K, H, W)`."""
+    """The number of masks `(M, H, W)` that contain each pixel, for each class: integers `(K, H, W)`."""
     return np.stack([(masks == k).sum(axis=0) for k in range(1, num_classes + 1)])
 
 
 def count_levels(levels: np.ndarray, highest: int, raters: np.ndarray) -> np.ndarray:
-    """How many pixels there are at each level, and the sum over them of the share of the raters who marked them.
+    """The number of pixels at each level, and the sum over these of the share of raters who marked them.
 
     Args:
-        levels (`np.ndarray` of shape `(K, H, W)`): whole numbers from 0 to `highest`, as of `levels_of`.
+        levels (`np.ndarray` of shape `(K, H, W)`): integers from 0 to `highest`, as from `levels_of`.
         highest (`int`): L, such as the number of masks.
-        raters (`np.ndarray` of shape `(R, H, W)`): masks, or label maps where there are several classes.
+        raters (`np.ndarray` of shape `(R, H, W)`): masks; label maps with several classes.
 
     Returns:
-        float `(2, L + 1)`; all classes together.
+        float `(2, L + 1)`, summed over classes.
     """
     marked = levels_of(raters, len(levels)).ravel() / len(raters)  # [K * H * W]
     options = {"minlength": highest + 1}
@@ -35,15 +35,15 @@ def count_levels(levels: np.ndarray, highest: int, raters: np.ndarray) -> np.nda
 
 
 def dice_by_level(levels: np.ndarray, highest: int, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Dice of what lies at level 1, 2, ... L or above with the reference: `(K, L)`, and which classes the reference
+    """Dice of the pixels at level 1, 2, ... L or above with the reference, `(K, L)`, and which classes the reference
     has, bool `(K,)`.
 
-    Of several classes the one of the highest level wins a pixel, as in `aggregation.aggregate`. Both empty: 1.
+    A pixel belongs to the class of the highest level, as in `aggregation.aggregate`. Dice is 1 if both are empty.
 
     Args:
-        levels (`np.ndarray` of shape `(K, H, W)`): whole numbers from 0 to `highest`.
+        levels (`np.ndarray` of shape `(K, H, W)`): integers from 0 to `highest`.
         highest (`int`): L.
-        reference (`np.ndarray` of shape `(H, W)`): bool, or labels where there are several classes.
+        reference (`np.ndarray` of shape `(H, W)`): bool; labels with several classes.
     """
     level, winner = levels.max(axis=0), levels.argmax(axis=0) + 1  # [H, W] each
     scores, there = [], []
@@ -59,7 +59,7 @@ def dice_by_level(levels: np.ndarray, highest: int, reference: np.ndarray) -> tu
 
 
 class Tally:
-    """What is counted over the split of one map of confidence, and of the masks that it comes from, if it does.
+    """The counts over a split for one kind of confidence and, if it comes from masks, for these.
 
     Args:
         highest (`int`): the levels of the map are 0 to `highest`.
@@ -67,9 +67,12 @@ class Tally:
 
     def __init__(self, highest: int):
         self.highest = highest
-        self.counts_of = {}  # float (2, L + 1) of each group
-        self.distances, self.matched = [], []  # of each image, where there are masks
-        self.scores, self.scores_non_empty, self.groups = [], [], []  # of each image
+        self.counts_of: dict[str, np.ndarray] = {}  # float (2, L + 1) of each group
+        self.distances: list[float] = []  # GED of each image, if there are masks
+        self.matched: list[float] = []  # HM-IoU of each image, if there are masks
+        self.scores: list[np.ndarray] = []  # Dice (L,) of each image
+        self.scores_non_empty: list[np.ndarray] = []  # over the classes that the reference has; NaN if it is empty
+        self.groups: list[str] = []  # of each image
 
     def add(self, levels: np.ndarray, raters: np.ndarray, group: str):
         """Counts an image of this group with its levels `(K, H, W)` and raters `(R, H, W)`."""
@@ -80,13 +83,13 @@ class Tally:
         self.groups.append(group)
 
     def add_masks(self, masks: np.ndarray, raters: np.ndarray, group: str, num_classes: int):
-        """Counts an image with its masks, or label maps, `(M, H, W)`: how many of them hold a pixel is its level."""
+        """Counts an image with its masks or label maps, `(M, H, W)`: a pixel's level is the number that contain it."""
         self.add(levels_of(masks, num_classes), raters, group)
         self.distances.append(generalized_energy_distance(masks, raters, num_classes=num_classes))
         self.matched.append(hm_iou(masks, raters, num_classes=num_classes))
 
     def extend(self, other: "Tally"):
-        """Adds what another process counted, of other images."""
+        """Adds the counts of another process, of other images."""
         for group, counts in other.counts_of.items():
             self.counts_of[group] = self.counts_of.get(group, 0) + counts
         for name in ("distances", "matched", "scores", "scores_non_empty", "groups"):
@@ -94,7 +97,7 @@ class Tally:
 
 
 def tally_rows(pipeline: MedSegLatDiffPipeline, rows, count: int, seed: int, accelerator) -> dict[float | str, Tally]:
-    """The tally of each spread over these rows, of 1 alone where all candidates are returned, and of `PROBABILITY`."""
+    """The tally of each spread (only of 1 if all candidates are returned) and of `PROBABILITY`, over these rows."""
     num_masks, num_classes = pipeline.config.default_num_masks, pipeline.num_classes
     by_spread = {spread: Tally(num_masks) for spread in (SPREADS if count > num_masks else (1.0,))}
     means = Tally(STEPS)

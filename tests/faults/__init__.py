@@ -1,0 +1,1 @@
+"""The campaign of faults: kills, signals, damage, full disks, hostile files and many clients (`make campaign`)."""
