@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +13,13 @@ import numpy as np
 import PIL.Image
 import PIL.PngImagePlugin
 import pydicom
+import pytest
+from playwright.sync_api import expect, sync_playwright
 
 ROOT = Path(__file__).parents[1]
 FOLDER, EXAMPLES = ROOT / "spaces" / "demo", ROOT / "src" / "medseglatdiff" / "demo" / "examples"
+TIMEOUT = 15_000  # ms: Playwright's own 5 s are few on a machine that does other things too
+CHROMIUM = shutil.which("chromium")
 SECRET = "Mustermann"  # what no page, log or number may show
 
 
@@ -72,3 +77,44 @@ def serve(pipelines: dict, folder: Path, problems: list[str] = ()) -> Iterator[t
             yield demo, url
         finally:
             demo.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    options = ["--no-sandbox", "--disable-background-networking"]
+    expect.set_options(timeout=TIMEOUT)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM or "/usr/bin/chromium", args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Opens pages; at the end none may have logged an error or asked for anything but loopback."""
+    contexts, complaints = [], []
+
+    def visit(url: str, width: int = 1280):
+        size = {"width": width, "height": 900 if width > 600 else 844}
+        contexts.append(browser.new_context(viewport=size))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(TIMEOUT)
+        page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda r: r.url.startswith((url, "data:", "blob:")) or complaints.append(r.url))
+        page.goto(url)
+        expect(page.locator("#examples img")).to_have_count(9)
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+def upload(page, name: str, data: bytes):
+    if page.get_by_label("Clear").is_visible():
+        page.get_by_label("Clear").click()
+    file = {"name": name, "mimeType": "image/png", "buffer": data}
+    with page.expect_response(lambda response: "/upload" in response.url):
+        page.set_input_files("#upload input[type=file]", file)

@@ -19,8 +19,9 @@ from gradio_client.exceptions import AppError
 
 from medseglatdiff.data.images import load_image
 from medseglatdiff.demo import limits, texts
-from medseglatdiff.demo.app import build_demo, find_models, load_pipelines
+from medseglatdiff.demo.app import find_models, load_pipelines
 from medseglatdiff.demo.sampling import CHUNK
+from medseglatdiff.demo.storage import LOCK
 
 MODEL = "medseglatdiff-lidc-idri"  # the name in the README's snippet
 
@@ -72,7 +73,7 @@ def test_the_snippet_of_the_readme_runs(served, monkeypatch, capsys):
         masks = arrays["masks"]
     np.testing.assert_array_equal(masks, expected(EXAMPLES / "nodule-solid.png", 8, 10, 0))
     assert str([int(mask.sum()) for mask in masks]) in capsys.readouterr().out
-    assert len(zipfile.ZipFile(names["masks"]).namelist()) == 8 + 3 and names["dicom"] is None
+    assert len(zipfile.ZipFile(names["masks"]).namelist()) == 8 + 4 and names["dicom"] is None
 
 
 def test_segment_is_the_only_public_endpoint(client):
@@ -139,13 +140,14 @@ def test_every_file_is_deleted_and_none_stays_open(served, client, upload):
     delete_files_created_by_app(demo, age=0)  # what the server does each minute, with an age of half an hour
     assert demo.delete_cache == (60, 1800)
     kept = [path for path in folder.rglob("*") if path.is_file()]
-    assert {path.name for path in kept} <= {"image.webp"}  # the examples' thumbnails
+    assert {path.name for path in kept} <= {"image.webp", "finished.png", LOCK}  # the page's own
     stale = folder / "results" / "abandoned"
     stale.mkdir()
     os.utime(stale, (0, 0))
     segment(client, upload(phantom_png()))
     assert not stale.exists() and len(list(stale.parent.iterdir())) >= 1
-    assert not [file for file in psutil.Process(os.getpid()).open_files() if file.path.startswith(str(folder))]
+    opened = [file.path for file in psutil.Process(os.getpid()).open_files() if file.path.startswith(str(folder))]
+    assert opened == [str(folder / LOCK)]
 
 
 def test_missing_models_are_told(tmp_path, monkeypatch):
@@ -160,8 +162,3 @@ def test_models_come_from_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("MEDSEGLATDIFF_MODELS", f"{tmp_path / 'mine'}, ORG/other")
     assert find_models() == [str(tmp_path / "mine"), "ORG/other"]
     assert list(load_pipelines(find_models()[:1])[0]) == ["mine"]
-
-
-def test_several_classes_are_refused():
-    with pytest.raises(ValueError, match="`pipelines` must have one foreground class, but organs has 2"):
-        build_demo({"organs": tiny_pipeline(num_classes=2)})

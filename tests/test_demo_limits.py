@@ -31,22 +31,35 @@ def animation() -> bytes:
     return png(frames[0], save_all=True, append_images=frames[1:])
 
 
+def encoded(kind: str, **options) -> bytes:
+    file = io.BytesIO()
+    PIL.Image.effect_noise((40, 30), 60).save(file, kind, **options)
+    return file.getvalue()
+
+
+def tiff(pages: int = 1) -> bytes:
+    more = [PIL.Image.new("L", (40, 30), 9) for _ in range(pages - 1)]
+    return encoded("TIFF", save_all=True, append_images=more, compression="tiff_lzw")
+
+
 BAD_FILES = {
     "nothing": (lambda: None, limits.UPLOAD_FIRST),
     "empty": (lambda: b"", limits.EMPTY),
-    "too large": (lambda: bytes(20_000_001), limits.TOO_BIG),
+    "too large": (lambda: bytes(40_000_001), limits.TOO_BIG),
     "100 megapixels": (lambda: png(PIL.Image.new("1", (10_000, 10_000))), limits.TOO_MANY_PIXELS),
     "a bomb by its header": (lambda: png_bomb(60_000, 60_000), limits.TOO_MANY_PIXELS),
     "a comment that unpacks to 200 MB": (text_bomb, limits.DAMAGED),
     "text": (lambda: b"just a text, called image.png", limits.NO_IMAGE),
-    "a TIFF": (lambda: b"II*\0" + bytes(200), limits.NO_IMAGE),
+    "a TIFF in name only": (lambda: b"II*\0" + bytes(200), limits.NO_IMAGE),
+    "a TIFF of two pages": (lambda: tiff(pages=2), limits.ANIMATED),
+    "a GIF": (lambda: encoded("GIF"), limits.NO_IMAGE),
     "cut short": (lambda: phantom_png()[:-60], limits.DAMAGED),
     "animated": (animation, limits.ANIMATED),
     "several frames": (lambda: dicom(NumberOfFrames=2), limits.SEVERAL_FRAMES),
     "colour": (lambda: dicom(PhotometricInterpretation="RGB", SamplesPerPixel=3), limits.COLOUR_DICOM),
     "compressed": (encapsulated, limits.COMPRESSED_DICOM),
     "deflated": (lambda: dicom(DeflatedExplicitVRLittleEndian), limits.COMPRESSED_DICOM),
-    "many pixels in DICOM": (lambda: dicom(Rows=60_000, Columns=60_000), limits.TOO_MANY_PIXELS),
+    "many pixels in DICOM": (lambda: dicom(Rows=60_000, Columns=60_000), limits.DICOM_TOO_LARGE),
     "DICOM without an image": (lambda: dicom(Rows=None), limits.NO_PIXELS),
     "DICOM without its pixels": (lambda: dicom(PixelData=None), limits.DAMAGED_DICOM),
     "DICOM cut short": (lambda: dicom()[:-9000], limits.DAMAGED_DICOM),
@@ -110,12 +123,26 @@ def test_good_settings_become_integers():
 
 @pytest.mark.parametrize("stretch", (False, True))
 def test_good_files_are_read_as_the_package_reads_them(stretch, tmp_path):
-    for name, data in (("a.png", phantom_png()), ("b.dcm", dicom())):
+    for name, data in (("a.png", phantom_png()), ("b.dcm", dicom()), ("c.tif", tiff())):
         path = tmp_path / name
         path.write_bytes(data)
         upload = read_upload(data, stretch)
         np.testing.assert_array_equal(upload.image, load_image(path, stretch))
         assert (upload.dicom, upload.spacing) == ((data, (0.661468, 0.661468)) if name == "b.dcm" else (None, None))
+
+
+def test_a_large_photo_is_shown_smaller_and_segmented_from_the_original():
+    rng, file = np.random.default_rng(0), io.BytesIO()
+    photo = np.kron(rng.integers(0, 256, (30, 50), dtype=np.uint8), np.ones((100, 100), np.uint8))  # 15 megapixels
+    PIL.Image.fromarray(photo).save(file, "PNG")
+    upload = read_upload(file.getvalue(), stretch=False)
+    height, width = upload.image.shape[:2]
+    assert upload.size == photo.shape and 0.99 < height * width / limits.MAX_RESULT_PIXELS <= 1
+    assert width / height == pytest.approx(5 / 3, abs=0.002)
+    np.testing.assert_array_equal(load_image(upload.source())[..., 0], (photo / np.float32(255)).astype(np.float32))
+    assert abs(upload.image.mean() - photo.mean() / 255) < 1e-3
+    small = read_upload(phantom_png(), stretch=False)
+    assert small.size == small.image.shape[:2] and small.source() is small.image
 
 
 def test_an_impossible_spacing_is_none():

@@ -17,18 +17,19 @@ from demo_fixtures import FOLDER, ROOT, SECRET, dicom, phantom_png
 from huggingface_hub import SpaceCard
 
 from medseglatdiff.demo import limits, texts
-from medseglatdiff.demo.downloads import write_downloads, write_numbers
+from medseglatdiff.demo.downloads import write_downloads
 from medseglatdiff.demo.example_images import EXAMPLES
-from medseglatdiff.demo.handlers import Handlers, redraw
+from medseglatdiff.demo.handlers import Handlers
 from medseglatdiff.demo.limits import Upload, read_upload
-from medseglatdiff.demo.pictures import display_size, draw_outlines, draw_tiles
+from medseglatdiff.demo.pictures import colour_of, display_size, draw_outlines, draw_tiles
+from medseglatdiff.demo.results import OFF, SKIP, redrawn
 from medseglatdiff.demo.sampling import CHUNK, Job, Segmentation
-from medseglatdiff.overview import colour_of
+from medseglatdiff.demo.sessions import Session
 from medseglatdiff.pipeline.files import mean_pairwise_dice
 
 
 def run(job: Job) -> Segmentation:
-    assert len(list(job.sample())[-1]) == job.num_candidates
+    assert list(job.sample())[-1].done == job.num_candidates
     return job.finish()
 
 
@@ -54,7 +55,10 @@ def test_samples_are_the_pipelines_own_bit_for_bit(options):
 
 
 def test_progress_comes_chunk_by_chunk():
-    assert [len(masks) for masks in make_job(phantom_png()).sample()] == [CHUNK, 2 * CHUNK, 2 * CHUNK + 1]
+    reports = list(make_job(phantom_png()).sample())
+    assert [report.done for report in reports] == [0, 0, 8, 8, 8, 16, 16, 16, 17]  # three steps each
+    assert [round(9 * report.share, 6) for report in reports] == list(range(1, 10))
+    assert [len(report.masks) for report in reports[2::3]] == [8, 16, 16] and CHUNK == 8
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +73,14 @@ def test_zip_and_npz_hold_the_masks(from_dicom):
     with zipfile.ZipFile(files.masks) as archive:
         names = archive.namelist()
         pictures = {name: np.asarray(PIL.Image.open(io.BytesIO(archive.read(name)))) for name in names}
-    assert names == ["confidence.png", "consensus.png", "mask-01.png", "mask-02.png", "mask-03.png", "uncertainty.png"]
+    masks = ["mask-01.png", "mask-02.png", "mask-03.png"]
+    assert names == ["confidence.png", "consensus.png", *masks, "uncertainty.png", "overview.png"]
+    assert [Path(path).name for path in files[:4]] == [
+        "image-masks.zip",
+        "image-arrays.npz",
+        "image-numbers.json",
+        "image-overview.png",
+    ]
     masks = np.stack([pictures[f"mask-0{number}.png"] for number in (1, 2, 3)])
     np.testing.assert_array_equal(masks, segmentation.masks * np.uint8(255))
     with np.load(files.arrays) as arrays:
@@ -80,15 +91,18 @@ def test_zip_and_npz_hold_the_masks(from_dicom):
 
 def test_numbers_are_right_and_name_no_patient(from_dicom):
     job, segmentation, files = from_dicom
-    written = write_numbers(job.numbers(segmentation), Path(files.masks).parent)
-    text = Path(written).read_text()
+    text = Path(files.numbers).read_text()
     numbers = json.loads(text)
     assert numbers["areas_px"] == [int(mask.sum()) for mask in segmentation.masks]
     assert numbers["areas_mm2"] == pytest.approx([area * 0.661468**2 for area in numbers["areas_px"]])
     assert numbers["agreement_mean_pairwise_dice"] == mean_pairwise_dice(segmentation.masks, 1)
-    assert numbers["image"] == {"size": [128, 128], "pixel_spacing_mm": [0.661468, 0.661468]}
+    assert numbers["image"] == {
+        "size": [128, 128],
+        "uploaded_size": [128, 128],
+        "pixel_spacing_mm": [0.661468, 0.661468],
+    }
     assert numbers["settings"]["seed"] == 7 and "Not a medical device" in numbers["note"]
-    for path in (files.masks, files.arrays, written):
+    for path in files[:4]:
         assert SECRET not in path and SECRET.encode() not in Path(path).read_bytes()
 
 
@@ -107,10 +121,11 @@ def test_dicom_segmentation_returns_the_masks_and_refers_to_the_image(from_dicom
 def test_empty_masks_and_poor_headers(tmp_path):
     job = make_job(dicom(), num_masks=1)
     blank = np.zeros((128, 128), bool)
+    run(job)
     nothing = Segmentation(blank[None], blank.astype(np.float32), blank.astype(np.float32), blank, 0.5, 1.0)
     files = write_downloads(job, nothing, tmp_path)
     assert not highdicom.seg.segread(files.dicom).pixel_array.any()
-    assert job.numbers(nothing)["empty_hypotheses"] == 1
+    assert json.loads(Path(files.numbers).read_text())["empty_hypotheses"] == 1
     poor = make_job(dicom(StudyInstanceUID=None), num_masks=1)
     (tmp_path / "poor").mkdir()
     assert write_downloads(poor, run(poor), tmp_path / "poor").dicom is None
@@ -139,26 +154,32 @@ def test_display_size(shape, size):
     assert display_size(shape) == size
 
 
-def test_redrawing_at_the_models_own_threshold_changes_nothing(tmp_path):
-    confidence = np.array([[0.0, 2 / 16, 3 / 16, 1.0]])  # the slider shows 3/16 as 19 %
-    image, masks = np.zeros((1, 4, 1), np.float32), confidence[None] > 0.5
-    np.savez(tmp_path / "a.npz", image=image, masks=masks, confidence=confidence)
-    stored = (str(tmp_path / "a.npz"), None, 3 / 16)
-    *_, cards = redraw(stored, [], 19)
-    assert cards == texts.cards(masks, confidence >= 3 / 16, 3 / 16, None)
-    *_, cards = redraw(stored, [], 20)
-    assert cards == texts.cards(masks, confidence >= 0.2, 0.2, None)
+def test_the_models_own_threshold_changes_nothing_and_another_one_moves_the_consensus():
+    shares = np.array([[0.0, 2 / 16, 3 / 16, 1.0]], np.float32)  # the slider shows 3/16 as 19 %
+    masks = shares[None] > 0.5
+    own = Segmentation(masks, shares, shares, shares >= 3 / 16, 3 / 16, 1.0)
+    job = make_job(phantom_png(), num_masks=1, threshold=3 / 16)
+    session = Session(job.upload, job=job, segmentation=own)
+    job.upload = Upload(np.zeros((1, 4, 1), np.float32))
+    shown = redrawn(session, [], 19, False)
+    assert shown.cards == texts.cards(own, None) and shown.zip == SKIP
+    shown = redrawn(session, [], 20, False)
+    assert session.segmentation.consensus.tolist() == [[False, False, False, True]] and shown.zip == OFF
+    assert session.segmentation.consensus.dtype == bool and "at least 20%" in shown.cards
 
 
 def test_words_tell_range_threshold_and_empty_hypotheses():
     masks = np.zeros((3, 10, 10), bool)
     masks[0, :2, :2], masks[1, :3, :4] = True, True
-    text = texts.cards(masks, masks[0], 0.25, (0.5, 2.0))
+    share = masks.mean(axis=0)
+    segmentation = Segmentation(masks, share, share, masks[0], 0.25, 1.0)
+    text = texts.cards(segmentation, (0.5, 2.0))
     for part in ("0.0 to 12.0 mm²", "over 3 hypotheses, median 4.0 mm²", "<b>4.0 mm²</b>", "at least 25%", "1 of 3"):
         assert part in text
-    assert "0 to 12 px" in texts.cards(masks, masks[0], 0.25, None)
+    assert "0 to 12 px" in texts.cards(segmentation, None)
     assert texts.caption(1, masks[1], None) == "2: 12 px, 12.0%" and texts.caption(2, masks[2], None) == "3: empty"
-    assert "<script>" not in texts.problem("<script>") + texts.done(run(make_job(phantom_png(), 1)), "<script>", "")
+    job = make_job(phantom_png(), 1)
+    assert "<script>" not in texts.problem("<script>") + texts.done(job, run(job), "<script>", "")
 
 
 def test_examples_are_those_of_the_repository():
@@ -173,10 +194,10 @@ def test_an_example_brings_its_model_and_that_models_defaults():
         "medseglatdiff-isic2018": tiny_pipeline(image_channels=3, default_num_masks=5, default_num_inference_steps=2),
         "medseglatdiff-lidc-idri": tiny_pipeline(default_num_masks=7, default_num_inference_steps=3),
     }
-    handlers, chosen = Handlers(pipelines), {}
+    handlers, chosen, visitor = Handlers(pipelines), {}, gradio.Request(session_hash="a")
     for index, path in enumerate(EXAMPLES):
         event = gradio.SelectData(None, {"index": index, "value": None})
-        chosen[path.stem] = handlers.choose_example("medseglatdiff-lidc-idri", 1, 1, event)
+        chosen[path.stem] = handlers.choose_example("medseglatdiff-lidc-idri", 1, 1, visitor, event)
         assert chosen[path.stem][0] == str(path)
     assert chosen["nodule-faint"][1:4] == ("medseglatdiff-lidc-idri", 1, 1)  # as they were set
     assert chosen["skin-mole"][1:4] == ("medseglatdiff-isic2018", 5, 2)

@@ -15,6 +15,7 @@ from hub_fixtures import hub  # noqa: F401 (a fixture)
 
 from medseglatdiff import metrics
 from medseglatdiff.data.phantom import phantom_rows
+from medseglatdiff.metrics.names import NAMES
 
 FOLDER = Path(__file__).parents[1] / "spaces" / "medseg_metrics"
 
@@ -113,7 +114,9 @@ def test_page_measures_png_and_npz(app, raters, tmp_path):
     for file, mask in zip(files, raters[0], strict=True):
         PIL.Image.fromarray(mask.astype(np.uint8) * 255).save(file)
     numbers, figure = app.measure([str(tmp_path / "samples.npz")], files)
-    assert dict(numbers)["ged"] == 0 and dict(numbers)["hm_iou"] == 1 and dict(numbers)["dice"] == 1
+    values = {name: value for name, value, _ in numbers}
+    assert values[NAMES["ged"]] == 0 and values[NAMES["hm_iou"]] == 1 and values[NAMES["dice"]] == 1
+    assert all(meaning.strip() for *_, meaning in numbers) and "Dice of the consensus ↑" in values
     assert len(figure.axes) == 2
     assert isinstance(app.build_demo(), gr.Blocks)
 
@@ -131,7 +134,7 @@ def save_npz(path: Path, array: np.ndarray) -> str:
 def test_page_refuses_what_are_no_masks(app, tmp_path):
     good = save_png(tmp_path / "good.png", np.eye(8) * 255)
     ones = save_png(tmp_path / "ones.png", np.eye(8))  # 0 and 1 mean the same as 0 and 255
-    assert dict(app.measure([good], [ones])[0])["dice"] == 1
+    assert [row[1] for row in app.measure([good], [ones])[0] if row[0] == NAMES["dice"]] == [1]
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "text.npz").write_text("no archive")
     bad = {
@@ -146,8 +149,15 @@ def test_page_refuses_what_are_no_masks(app, tmp_path):
         "objects.npz cannot be read": [save_npz(tmp_path / "objects.npz", np.array([[None, 1]], dtype=object))],
     }
     for message, files in bad.items():
-        with pytest.raises(gr.Error, match=message):
+        with pytest.raises(gr.Error, match=message) as told:
             app.measure(files, [good])
+        assert str(tmp_path) not in told.value.message
+
+
+def test_the_example_of_the_page_can_be_measured(app, tmp_path):
+    numbers, _ = app.measure(*app.write_example(tmp_path))
+    values = {name: value for name, value, _ in numbers}
+    assert 0.5 < values[NAMES["dice"]] < 1 and 0 < values[NAMES["ged"]] < 0.5
 
 
 def test_page_answers_over_http(app, tmp_path):
@@ -160,7 +170,7 @@ def test_page_answers_over_http(app, tmp_path):
         numbers, picture = client.predict([file], [file], api_name="/measure")
     finally:
         demo.close()
-    assert dict(numbers["data"])["dice"] == 1 and picture["type"] == "matplotlib"
+    assert numbers["data"][0][:2] == [NAMES["dice"], 1] and picture["type"] == "matplotlib"
 
 
 def test_card_numbers_come_from_the_results_file():

@@ -51,7 +51,7 @@ def draw_overview(
     confidence, uncertainty = (np.reshape(a, (-1, *a.shape[-2:])) for a in (confidence, uncertainty))  # [K, H, W]
     num_classes, height, width = confidence.shape
     size = tuple(max(1, round(PANEL * side / max(width, height))) for side in (width, height))
-    window = _window(np.any(masks, axis=0))
+    window = window_around(np.any(masks, axis=0))
     whole, scan = resize_image(image, size), resize_image(image[window], size)  # [h, w, 3] each
     masks, consensus = masks[:, *window], consensus[window]  # [M, H', W'], [H', W']
     confidence, uncertainty = confidence[:, *window], uncertainty[:, *window]  # [K, H', W'] each
@@ -131,7 +131,7 @@ def _outlined(scan: np.ndarray, masks: Sequence[tuple[np.ndarray, tuple[int, int
     return picture
 
 
-def _window(found: np.ndarray) -> tuple[slice, slice]:
+def window_around(found: np.ndarray) -> tuple[slice, slice]:
     """Rows and columns around the pixels found, bool `(H, W)`, in the image's aspect ratio; all if none is."""
     if not found.any():
         return slice(None), slice(None)

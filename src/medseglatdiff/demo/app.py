@@ -2,147 +2,151 @@
 
 import argparse
 import os
+import signal
+import sys
 from pathlib import Path
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from ..pipeline.loading import load_pipeline
 from ..pipeline.pipeline import MedSegLatDiffPipeline
 from . import texts
-from .handlers import Handlers, redraw
-from .layout import build_inputs, build_results
+from .client_limits import UploadLimit
+from .handlers import KEEP_SECONDS, Handlers
+from .layout import Controls, Inputs, build_page
 from .limits import MAX_FILE_MB, silence_pydicom
+from .model_names import short_names
+from .results import Shown
+from .storage import FilesIn, claim_folder
 
 FOLDER = Path(__file__).parent
 # of a button, in the page itself: a call of the server would come too late
 ENABLE, DISABLE = (f"() => ({{__type__: 'update', interactive: {on}}})" for on in ("true", "false"))
 SAMPLING = dict(concurrency_limit=1, concurrency_id="sampling")
 FONT = ["system-ui", "sans-serif"]  # nothing is fetched from elsewhere
-# on phones the results lie below the window
-SCROLL = "() => innerWidth < 900 && document.getElementById('status').scrollIntoView({behavior: 'smooth'})"
+HIDDEN = dict(api_visibility="private", show_progress="hidden")
+LATEST = HIDDEN | dict(trigger_mode="always_last")
+# to the picture, where it stands above the buttons
+SCROLL = "() => innerWidth < 900 && document.getElementById('stage').scrollIntoView()"
+THEME = gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=FONT, font_mono=["monospace"]).set(
+    body_text_color_subdued="*neutral_600",  # these three: dark enough to be read (WCAG AA)
+    block_info_text_color="*neutral_600",
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
+)
 LAUNCH = dict(
-    theme=gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=FONT, font_mono=["monospace"]),
+    theme=THEME,
     css=f"{(FOLDER / 'style.css').read_text()}\n{texts.swatches()}",
     max_file_size=f"{MAX_FILE_MB}mb",
     run_history=False,
     footer_links=["api"],
     ssr_mode=False,
+    app_kwargs=dict(middleware=[Middleware(UploadLimit)]),
+    state_session_capacity=64,
 )
+
+
+class Page(gr.Blocks):
+    """Blocks whose files all go by age and at the end, and which answer malformed calls by a sentence.
+
+    Args:
+        keep_seconds (`int`): how old files may become.
+    """
+
+    def __init__(self, keep_seconds: int):
+        folder = claim_folder()
+        super().__init__(title="MedSegLatDiff", analytics_enabled=False, delete_cache=(60, keep_seconds))
+        self.temp_file_sets.append(FilesIn(folder))
+
+    async def preprocess_data(self, *args, **options):
+        """Gradio's own, whose errors on malformed values say nothing that a caller could use."""
+        try:
+            return await super().preprocess_data(*args, **options)
+        except Exception:  # of a stranger's JSON: nearly anything
+            raise gr.Error(texts.MALFORMED, print_exception=False) from None
 
 
 def build_demo(pipelines: dict[str, MedSegLatDiffPipeline], problems: list[str] = ()) -> gr.Blocks:
     """The page, with its queue; `launch(**LAUNCH)` serves it.
 
     Args:
-        pipelines (`dict[str, MedSegLatDiffPipeline]`): by the names to show, each with one foreground class.
+        pipelines (`dict[str, MedSegLatDiffPipeline]`): by the names to show.
         problems (`list[str]`, *optional*): sentences to show at the top, such as why a model is missing.
-
-    Raises:
-        ValueError: for a pipeline with several classes.
     """
-    for name, pipeline in pipelines.items():
-        if pipeline.num_classes != 1:
-            raise ValueError(f"`pipelines` must have one foreground class, but {name} has {pipeline.num_classes}.")
+    for pipeline in pipelines.values():
         pipeline.set_progress_bar_config(disable=True)
     silence_pydicom()
     handlers = Handlers(pipelines)
-    keep = 60 * texts.KEEP_MINUTES
-    with gr.Blocks(title="MedSegLatDiff", analytics_enabled=False, delete_cache=(60, keep)) as demo:
+    with Page(KEEP_SECONDS) as demo:
         gr.Markdown(texts.HEAD, elem_id="head")
         gr.HTML("".join(texts.problem(sentence) for sentence in problems), visible=bool(problems))
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=2, min_width=320, elem_id="choices"):
-                inputs, examples, run, cancel, status = build_inputs(handlers)
-            with gr.Column(scale=3, min_width=320):
-                picture = gr.Image(
-                    label="Image and outlines",
-                    format="png",
-                    interactive=False,
-                    buttons=["fullscreen"],
-                    elem_id="picture",
-                    alt_text="the image with the outlines of hypotheses and consensus",
-                )
-                results = build_results()
-        connect(handlers, inputs, examples, run, cancel, status, picture, results)
+        inputs, controls, shown = build_page(handlers)
+        connect_runs(handlers, inputs, controls, shown)
+        connect_clicks(handlers, inputs, controls, shown)
+        connect_results(handlers, controls, shown)
         publish(handlers, inputs)
+        demo.unload(handlers.forget)
+    demo.stop_runs = handlers.stop
     return demo.queue(max_size=64)
 
 
-def connect(handlers: Handlers, inputs: list, examples, run, cancel, status, picture, results: list):
-    """What happens on which click; none of these is part of the API."""
-    image, model, masks, steps, _ = inputs
-    column, stored, outlines, threshold, cards = results[:5]
-    hidden = dict(api_visibility="private", show_progress="hidden")
+def connect_runs(handlers: Handlers, inputs: Inputs, controls: Controls, shown: Shown):
+    """Uploads, examples, runs and their end; none of these is part of the API."""
     example = gr.State()
-    chosen = [model, masks, steps]
-    examples.select(handlers.choose_example, chosen, [image, *chosen, example], **hidden)
-    connect_preview(handlers, image, model, run, [status, picture, column])
-    sampled = gr.on(  # one event for both triggers: Gradio's page cancels several one after the other, too late
-        [run.click, example.change],
-        handlers.segment_page,
-        inputs,
-        [status, cancel, picture, *results],
-        show_progress="minimal",
-        show_progress_on=status,
-        trigger_mode="always_last",
-        api_visibility="private",
-        **SAMPLING,
-    )
-    cancel.click(stopping, None, [status, cancel], cancels=sampled, **hidden, queue=False)
-    sampled.failure(stopped, None, [status, cancel], **hidden)
-    gr.on([run.click, examples.select], fn=None, js=SCROLL, api_visibility="private")
-    gr.on(
-        [threshold.input, outlines.input],
-        redraw,
-        [stored, outlines, threshold],
-        [status, picture, cards],
-        **hidden,
-        trigger_mode="always_last",
-        concurrency_limit=4,
-    )
+    chosen = [inputs.model, inputs.masks, inputs.steps]
+    controls.examples.select(handlers.choose_example, chosen, [inputs.image, *chosen, example], **HIDDEN)
+    # nothing runs before a preview is there: late, it would wipe out what the run has said
+    uploads = [inputs.image.upload, inputs.image.clear]
+    gr.on(uploads, None, outputs=controls.run, js=DISABLE, api_visibility="private")
+    previewed = gr.on(uploads, handlers.preview, [inputs.image, inputs.model], list(shown), **LATEST)
+    previewed.then(None, outputs=controls.run, js=ENABLE, api_visibility="private")  # also after a failure
+    gr.on([controls.run.click, example.change], handlers.segment_page, list(inputs), list(shown), **LATEST, **SAMPLING)
+    # the run itself says that it has stopped, which Gradio's `cancels` would keep from the page
+    shown.cancel.click(handlers.cancel, None, list(shown), **HIDDEN, queue=False)
+    gr.on([controls.run.click, controls.examples.select, *uploads], fn=None, js=SCROLL, api_visibility="private")
 
 
-def connect_preview(handlers: Handlers, image, model, run, shown: list):
-    """The preview of an upload; nothing runs before it is there: late, it would wipe out what the run has said."""
-    chosen = [image.upload, image.clear]
-    gr.on(chosen, None, outputs=run, js=DISABLE, api_visibility="private")
-    previewed = gr.on(
-        chosen,
-        handlers.preview,
-        [image, model],
-        shown,
-        show_progress="hidden",
-        trigger_mode="always_last",
-        api_visibility="private",
-    )
-    previewed.then(None, outputs=run, js=ENABLE, api_visibility="private")  # also after a failure
+def connect_clicks(handlers: Handlers, inputs: Inputs, controls: Controls, shown: Shown):
+    """A click on the picture, and the same by numbers, at once; the answer when the model is free."""
+
+    def clicked(means, model, shown_outlines, zoom, request: gr.Request, event: gr.SelectData) -> Shown:
+        return handlers.mark(means, model, shown_outlines, zoom, *event.index, request)
+
+    given = [controls.means, inputs.model, shown.outlines, controls.zoom]
+    marked = [
+        shown.picture.select(clicked, given, list(shown), **HIDDEN),
+        controls.use_point.click(handlers.mark, [*given, controls.x, controls.y], list(shown), **HIDDEN),
+        controls.take_back.click(handlers.take_back, None, list(shown), **HIDDEN),
+    ]
+    for event in marked:
+        event.then(handlers.correct, None, list(shown), **HIDDEN, **SAMPLING)
 
 
-def publish(handlers: Handlers, inputs: list):
-    """The API: `/segment`, with the page's inputs and its files as outputs."""
-    numbers = gr.JSON(visible=False, label="numbers")
+def connect_results(handlers: Handlers, controls: Controls, shown: Shown):
+    """The threshold, which goes for the files as well, the outlines that are ticked, and the zoom."""
+    given, several = [shown.outlines, shown.threshold, controls.zoom], dict(concurrency_limit=4)
+    moved = shown.threshold.input(handlers.redraw, given, list(shown), **LATEST, **several)
+    moved.then(handlers.rewrite, None, list(shown), **LATEST, **several)
+    shown.outlines.input(handlers.redraw, given, list(shown), **LATEST, **several)
+    zoomed = controls.zoom.input(handlers.redraw, given, list(shown), **LATEST, **several)
+    zoomed.then(handlers.zoom, controls.zoom, list(shown), **LATEST, **several)
+
+
+def publish(handlers: Handlers, inputs: Inputs):
+    """The API: `/segment`, with the page's inputs, where to look, and the page's files as outputs."""
+    numbers, point = gr.JSON(visible=False, label="numbers"), gr.JSON(visible=False, label="point")
     files = [
         gr.File(visible=False, label=label) for label in ("masks (zip of PNG)", "arrays (npz)", "DICOM Segmentation")
     ]
     button = gr.Button(visible=False)
-    button.click(handlers.segment, inputs, [numbers, *files], api_name="segment", **SAMPLING)
-
-
-def stopping() -> tuple:
-    """The page until the hypotheses at hand are done: nothing can stop in their midst."""
-    return texts.said(texts.STOPPING), gr.update(interactive=False)
-
-
-def stopped() -> tuple:
-    """The page after a run that did not reach its end."""
-    return texts.said(texts.STOPPED), gr.update(interactive=False)
+    button.click(handlers.segment, [*inputs, point], [numbers, *files], api_name="segment", **SAMPLING)
 
 
 def load_pipelines(models: list[str]) -> tuple[dict[str, MedSegLatDiffPipeline], list[str]]:
-    """The pipelines that can be loaded, by the last part of their name, and a sentence for each that cannot."""
+    """The pipelines that can be loaded, by short names, and a sentence for each that cannot."""
     pipelines, problems = {}, []
-    for model in models:
-        name = Path(model).name
+    for model, name in zip(models, short_names(models), strict=True):
         try:
             pipelines[name] = load_pipeline(model)
         except ValueError:
@@ -166,4 +170,10 @@ def main(arguments: list[str] | None = None):
         help="folders or Hub ids of pipelines (default: the list in MEDSEGLATDIFF_MODELS, with commas in between)",
     )
     models = parser.parse_args(arguments).models or find_models()
-    build_demo(*load_pipelines(models)).launch(**LAUNCH)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # what a container gets: the ends below still happen
+    demo = build_demo(*load_pipelines(models))
+    try:
+        demo.launch(**LAUNCH)
+    finally:
+        demo.stop_runs()
+        demo.close(verbose=False)

@@ -1,4 +1,4 @@
-"""What a user takes home: masks as PNG and npz, the numbers as JSON, and DICOM Segmentation for DICOM input."""
+"""What a user takes home: masks as PNG and npz, numbers as JSON, a picture, and DICOM Segmentation for DICOM input."""
 
 import io
 import json
@@ -8,44 +8,61 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import PIL.Image
 import pydicom
 
+from ..overview import draw_overview
 from ..pipeline.aggregation import to_pil
 from ..pipeline.dicom_seg import write_segmentation
-from ..pipeline.files import write_png
+from ..pipeline.files import mean_pairwise_dice, write_png
+from .numbers import numbers
 from .sampling import Job, Segmentation
+from .texts import NO_SEG, NO_SEG_CLASSES
 
 ARRAYS = ("masks", "confidence", "uncertainty", "consensus")
 
 
 class Downloads(NamedTuple):
-    """Paths of the files; no DICOM Segmentation where the input was none, or lacks what the standard asks for."""
+    """Paths of the files; no DICOM Segmentation where there is none, with the sentence that says why."""
 
     masks: str
     arrays: str
+    numbers: str
+    overview: str
     dicom: str | None
+    note: str = ""
 
 
 def write_downloads(job: Job, segmentation: Segmentation, folder: Path) -> Downloads:
-    """Writes the results into `folder`, which must exist, under names that tell nothing of the upload."""
-    files = Downloads(*(str(folder / name) for name in ("masks.zip", "arrays.npz", "segmentation.dcm")))
+    """Writes the results into `folder`, which must exist, under the upload's name where that tells of no patient."""
+    kinds = ("masks.zip", "arrays.npz", "numbers.json", "overview.png", "segmentation.dcm")
+    files = Downloads(*(str(folder / f"{job.name}-{kind}") for kind in kinds))
     arrays = {name: getattr(segmentation, name) for name in ARRAYS}
     np.savez_compressed(files.arrays, image=job.upload.image, **arrays)
+    Path(files.numbers).write_text(json.dumps(numbers(job, segmentation), indent=2) + "\n")
+    overview(job, segmentation).save(files.overview)
     with tempfile.TemporaryDirectory() as pictures, zipfile.ZipFile(files.masks, "w") as archive:
         for name, array in arrays.items():
             write_png(Path(pictures), "mask" if name == "masks" else name, to_pil(array))
         for picture in sorted(Path(pictures).iterdir()):
             archive.write(picture, picture.name)
-    if job.upload.dicom is None or not write_dicom(job.upload.dicom, job.model, segmentation, files.dicom):
+        archive.write(files.overview, "overview.png")
+    if job.upload.dicom is None:
         return files._replace(dicom=None)
+    if segmentation.num_classes > 1:
+        return files._replace(dicom=None, note=NO_SEG_CLASSES)
+    if not write_dicom(job.upload.dicom, job.model, segmentation, files.dicom):
+        return files._replace(dicom=None, note=NO_SEG)
     return files
 
 
-def write_numbers(numbers: dict, folder: Path) -> str:
-    """Writes settings and numbers as JSON, and tells where."""
-    path = folder / "numbers.json"
-    path.write_text(json.dumps(numbers, indent=2) + "\n")
-    return str(path)
+def overview(job: Job, segmentation: Segmentation) -> PIL.Image.Image:
+    """The picture that the command line draws."""
+    agreement = mean_pairwise_dice(segmentation.masks, segmentation.num_classes)
+    arrays = {name: getattr(segmentation, name) for name in (*ARRAYS, "threshold")}
+    settings = f"seed {job.seed}, {job.num_inference_steps} steps, model {job.model}"
+    subtitle = f"{settings}  |  agreement of the masks (mean pairwise Dice) {agreement:.2f}"
+    return draw_overview(job.upload.image, **arrays, title=job.name, subtitle=subtitle)
 
 
 def write_dicom(source: bytes, model: str, segmentation: Segmentation, path: str) -> bool:

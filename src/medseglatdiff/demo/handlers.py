@@ -1,29 +1,37 @@
 """What happens when something is clicked: from inputs to the values that the page's components show."""
 
 import logging
-import shutil
-import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
+from weakref import WeakSet
 
 import gradio as gr
 import numpy as np
+from gradio.context import LocalContext
 from gradio.utils import get_upload_folder
 
-from ..overview import MAGMA, VIRIDIS
+from ..pipeline.inputs import field_of_view
 from ..pipeline.pipeline import MedSegLatDiffPipeline
+from ..pipeline.regions import region_window
+from ..pipeline.sampling import SamplingInterrupted
 from . import texts
-from .downloads import Downloads, write_downloads, write_numbers
+from .downloads import write_downloads
 from .example_images import EXAMPLES, suited_model
-from .limits import InputError, check_settings, read_upload
-from .pictures import draw_map, draw_outlines, draw_tiles
-from .sampling import Job, Segmentation
+from .limits import InputError, check_settings, read_file, read_upload, safe_name
+from .model_names import human_names
+from .numbers import numbers
+from .results import HIDE, OFF, ON, SKIP, Shown, buttons, finished, maps, nothing, preview, redrawn, running
+from .sampling import Job, Progress, shrunk
+from .sessions import Session, Sessions
+from .storage import new_folder
 
-CONSENSUS = "consensus"
+KEEP_SECONDS = 60 * texts.KEEP_MINUTES
+PLUS, MINUS, LOOK = "+ belongs to it", "- does not belong", "look here"  # what a click on the picture says
+PAUSE = 0.3  # seconds between two reports of progress, at least
 LOG = logging.getLogger("medseglatdiff.demo")
 
 
@@ -31,68 +39,161 @@ class Handlers:
     """The page's callbacks.
 
     Args:
-        pipelines (`dict[str, MedSegLatDiffPipeline]`): by the names that the page shows.
+        pipelines (`dict[str, MedSegLatDiffPipeline]`): by their short names.
     """
 
     def __init__(self, pipelines: dict[str, MedSegLatDiffPipeline]):
         self.pipelines = pipelines
+        self.words = dict(zip(pipelines, human_names(list(pipelines)), strict=True))
+        self.sessions = Sessions(KEEP_SECONDS)
+        self.running: WeakSet[Job] = WeakSet()
 
-    def job(self, image: bytes | None, model: str | None, num_masks, num_inference_steps, seed) -> Job:
-        """Checks every input, the upload last, before anything is sampled."""
+    # what is segmented
+
+    def pipeline(self, model: str | None) -> MedSegLatDiffPipeline:
+        """The pipeline of this name, or an `InputError`."""
         if model not in self.pipelines:
             raise InputError(texts.NO_MODEL)
-        pipeline = self.pipelines[model]
+        return self.pipelines[model]
+
+    def job(self, path: str | None, model: str | None, num_masks, num_inference_steps, seed, region=None) -> Job:
+        """Checks every input, the upload last, before anything is sampled."""
+        pipeline = self.pipeline(model)
         settings = check_settings(num_masks, num_inference_steps, seed)
-        return Job(read_upload(image, pipeline.config.stretch), pipeline, model, *settings)
+        upload = read_upload(read_file(path), pipeline.config.stretch)
+        name = safe_name(path, upload.dicom is not None)
+        job = Job(upload, pipeline, model, *settings, name=name, region=region, gone=client_gone())
+        try:
+            job.check_region()
+            _ = job.window
+        except (TypeError, ValueError) as error:
+            raise InputError(str(error).replace("`regions`: the", "The")) from None
+        self.running.add(job)
+        return job
 
-    def segment_page(self, *inputs) -> Iterator[tuple]:
-        """Values of status, cancel button, picture and results, as the hypotheses arrive."""
+    def stop(self):
+        """Interrupts every run, for the end of the server."""
+        self.sessions.stop()
+        for job in self.running:
+            job.cancelled.set()
+
+    # the page
+
+    def segment_page(self, path, model, num_masks, num_inference_steps, seed, request: gr.Request) -> Iterator[Shown]:
+        """The page as the hypotheses arrive."""
+        session = self.sessions[request.session_hash]
         try:
             with only_sentences():
-                job = self.job(*inputs)
-                empty = np.zeros((0, *job.upload.image.shape[:2]), bool)
-                yield texts.progress(0, job.num_candidates), RUNNING, draw_outlines(job.upload.image, empty), *HIDDEN
-                for masks in job.sample():
-                    picture = draw_outlines(job.upload.image, masks, range(len(masks)))
-                    yield texts.progress(len(masks), job.num_candidates), RUNNING, picture, *HIDDEN
-                segmentation = job.finish()
-                folder = new_folder()
-                files = write_downloads(job, segmentation, folder)
-                yield results(job, segmentation, files, write_numbers(job.numbers(segmentation), folder))
+                job = session.job = self.job(path, model, num_masks, num_inference_steps, seed, session.region)
+                session.segmentation = None
+                yield from drawing(session, job, job.sample())
+                session.segmentation = job.finish()
+                yield finished(session, self.words[model], True, results_folder())
         except InputError as error:
-            yield texts.problem(str(error)), IDLE, gr.skip(), *HIDDEN
+            yield Shown(texts.problem(str(error)), OFF, results=HIDE)
 
-    def segment(self, image, model, num_masks, num_inference_steps, seed) -> tuple[dict, str, str, str | None]:
-        """Several plausible masks for one image: the numbers, the masks as PNG, all arrays, DICOM Segmentation."""
+    def correct(self, request: gr.Request) -> Iterator[Shown]:
+        """The page after a click with + or -: the hypotheses that fit, more of which are drawn if few do."""
+        session = self.sessions[request.session_hash]
+        if not session.is_waiting:
+            yield Shown()
+            return
+        session.is_waiting, job = False, session.job
         try:
             with only_sentences():
-                job = self.job(image, model, num_masks, num_inference_steps, seed)
-                for _ in job.sample():
-                    pass
-                segmentation = job.finish()
-                files = write_downloads(job, segmentation, new_folder())
-                return job.numbers(segmentation), *files
+                job.gone = client_gone()
+                threshold = session.segmentation.threshold
+                session.segmentation = (yield from drawing(session, job, job.correct())).at_threshold(threshold)
+                yield finished(session, self.words[job.model], True, results_folder())
         except InputError as error:
-            raise gr.Error(str(error), print_exception=False) from None
+            job.clicks.pop()
+            yield Shown(texts.problem(str(error)), OFF)
 
-    def preview(self, image: bytes | None, model: str | None) -> tuple:
+    def cancel(self, request: gr.Request) -> Shown:
+        """Stops the visitor's run after the step at hand."""
+        session = self.sessions[request.session_hash]
+        if session.job:
+            session.job.cancelled.set()
+        return Shown(texts.said(texts.STOPPING), OFF)
+
+    def preview(self, path: str | None, model: str | None, request: gr.Request) -> Shown:
         """The upload as the model will see it, or what is wrong with it."""
+        session = self.sessions.renew(request.session_hash)
         try:
             with only_sentences():
-                if image is None:
-                    return "", None, HIDE
-                if model not in self.pipelines:
-                    raise InputError(texts.NO_MODEL)
-                upload = read_upload(image, self.pipelines[model].config.stretch)
-                size = "{1} x {0} pixels".format(*upload.image.shape)
-                empty = np.zeros((0, *upload.image.shape[:2]), bool)
-                return texts.said(f"{size}, ready to segment."), draw_outlines(upload.image, empty), HIDE
+                if path is None:
+                    return nothing()
+                pipeline = self.pipeline(model)
+                upload = read_upload(read_file(path), pipeline.config.stretch)
+                return preview(session, upload, pipeline.config.region_size)
         except InputError as error:
-            return texts.problem(str(error)), None, HIDE
+            return nothing(texts.problem(str(error)))
 
-    def choose_example(self, model: str | None, masks: float, steps: float, event: gr.SelectData) -> tuple:
+    def mark(
+        self, means: str, model: str | None, shown: Sequence[str], zoom: bool, x, y, request: gr.Request
+    ) -> Shown:
+        """A click at a pixel of the picture, from 0: where to look, or what belongs to the finding."""
+        session = self.sessions[request.session_hash]
+        try:
+            with only_sentences():
+                if session.upload is None:
+                    raise InputError(texts.NO_IMAGE_YET)
+                if not (isinstance(x, (int, float)) and isinstance(y, (int, float))):
+                    raise InputError(texts.NO_POINT)
+                point = session.view.point(x, y)
+                if session.segmentation is None or means == LOOK:
+                    return self.look(session, model, point)
+                session.job.clicks.append((*point, means == PLUS))
+                session.is_waiting = True
+                picture = redrawn(session, shown, 100 * session.segmentation.threshold, zoom).picture
+                return Shown(texts.said(texts.ASKING), picture=picture)
+        except InputError as error:
+            return Shown(texts.problem(str(error)))
+
+    def look(self, session: Session, model: str | None, point: tuple[float, float]) -> Shown:
+        """Sets the point around which to look, for models that were trained on crops."""
+        upload, config = session.upload, self.pipeline(model).config
+        if config.region_size is None:
+            return Shown(texts.said(texts.NO_REGIONS))
+        full = [
+            (value + 0.5) * whole / part
+            for value, whole, part in zip(point, upload.size[::-1], upload.image.shape[1::-1], strict=True)
+        ]
+        session.region, session.segmentation = (full[0] - 0.5, full[1] - 0.5), None
+        window = region_window(session.region, upload.size, field_of_view(upload.spacing, config))
+        return preview(session, upload, config.region_size, shrunk(window, upload))
+
+    def take_back(self, request: gr.Request) -> Shown:
+        """Forgets the clicks on the results."""
+        session = self.sessions[request.session_hash]
+        if session.segmentation and session.job.clicks:
+            session.job.clicks.clear()
+            session.is_waiting = True
+        return Shown()
+
+    def redraw(self, shown: Sequence[str], percent: float, zoom: bool, request: gr.Request) -> Shown:
+        """The results with other outlines, at another threshold, zoomed or not; nothing is sampled again."""
+        session = self.sessions[request.session_hash]
+        if session.segmentation is None:
+            return Shown(texts.problem(texts.EXPIRED))
+        return redrawn(session, shown, percent, zoom)
+
+    def rewrite(self, request: gr.Request) -> Shown:
+        """The files as the page shows the results at the moment."""
+        session = self.sessions[request.session_hash]
+        if session.segmentation is None:
+            return Shown()
+        return Shown(**buttons(write_downloads(session.job, session.segmentation, results_folder())))
+
+    def zoom(self, zoom: bool, request: gr.Request) -> Shown:
+        """Maps and tiles of the finding or of the whole image."""
+        session = self.sessions[request.session_hash]
+        return Shown() if session.segmentation is None else maps(session, zoom)
+
+    def choose_example(self, model, masks, steps, request: gr.Request, event: gr.SelectData) -> tuple:
         """The example's file, as if it had been uploaded, with the model for such images and that model's defaults,
         and a new value that sets off the run."""
+        self.sessions.renew(request.session_hash)
         path = EXAMPLES[event.index]
         suited = suited_model(path, self.pipelines) or model
         if suited != model:
@@ -104,58 +205,59 @@ class Handlers:
         config = self.pipelines[model].config
         return config.default_num_masks, config.default_num_inference_steps
 
+    def forget(self, request: gr.Request):
+        """The visitor has left the page."""
+        self.sessions.forget(request.session_hash)
 
-def redraw(stored: tuple | None, shown: Sequence[str], percent: float) -> tuple:
-    """Outlines and numbers at another threshold over the confidence map; nothing is sampled again."""
-    path, spacing, own = stored
-    if not Path(path).exists():
-        return texts.problem(texts.EXPIRED), gr.skip(), gr.skip()
-    with np.load(path) as arrays:
-        image, masks, confidence = (arrays[name] for name in ("image", "masks", "confidence"))
-    threshold = own if percent == round(100 * own) else percent / 100  # the slider knows whole percents only
-    consensus = confidence >= threshold  # [H, W]
-    picture = draw_outlines(image, masks, *chosen(shown, consensus))
-    return gr.skip(), picture, texts.cards(masks, consensus, threshold, spacing)
+    # the API
+
+    def segment(
+        self, image, model, num_masks, num_inference_steps, seed, point=None
+    ) -> tuple[dict, str, str, str | None]:
+        """Several plausible masks for one image: the numbers, the masks as PNG, all arrays, DICOM Segmentation.
+
+        `point`, `[x, y]` in pixels, is where models look that were trained on crops."""
+        try:
+            with only_sentences():
+                job = self.job(image, model, num_masks, num_inference_steps, seed, point)
+                for _ in job.sample():
+                    pass
+                segmentation = job.finish()
+                files = write_downloads(job, segmentation, results_folder())
+                return numbers(job, segmentation), files.masks, files.arrays, files.dicom
+        except InputError as error:
+            raise gr.Error(str(error), print_exception=False) from None
 
 
-def results(job: Job, segmentation: Segmentation, files: Downloads, numbers: str) -> tuple:
-    """Every value that the page shows at the end."""
-    upload, masks, percent = job.upload, segmentation.masks, round(100 * segmentation.threshold)
-    names = [CONSENSUS, *(str(number) for number in range(1, len(masks) + 1))]
-    captions = [texts.caption(index, mask, upload.spacing) for index, mask in enumerate(masks)]
-    notes = texts.NO_SEG if upload.dicom and not files.dicom else ""
-    return (
-        texts.done(segmentation, job.model, notes),
-        IDLE,
-        draw_outlines(upload.image, masks, *chosen(names, segmentation.consensus)),
-        SHOW,
-        (files.arrays, upload.spacing, segmentation.threshold),
-        gr.update(choices=names, value=names),
-        gr.update(value=percent),
-        texts.cards(masks, segmentation.consensus, segmentation.threshold, upload.spacing),
-        draw_map(segmentation.confidence, VIRIDIS),
-        draw_map(segmentation.uncertainty, MAGMA),
-        list(zip(draw_tiles(upload.image, masks), captions, strict=True)),
-        *(
-            gr.update(value=path, visible=path is not None)
-            for path in (files.masks, files.arrays, numbers, files.dicom)
-        ),
+def drawing(session: Session, job: Job, reports: Iterator) -> Iterator[Shown]:
+    """The page while candidates arrive; returns the last report where that is a result."""
+    start, told, done = time.perf_counter(), 0.0, 0
+    first, no_masks = job.candidates is None, np.zeros((0, *job.upload.image.shape[:2]), bool)
+    yield Shown(
+        texts.progress(job, None), ON, running(session, job, no_masks if first else None), HIDE if first else SKIP
     )
+    for report in reports:
+        if not isinstance(report, Progress):
+            return report
+        now = time.perf_counter()
+        if report.done == done and now - told < PAUSE:
+            continue
+        picture = running(session, job, report.masks if first and report.done > done else None)
+        told, done = now, report.done
+        yield Shown(texts.progress(job, report, now - start), ON, picture)
+    return None
 
 
-def chosen(shown: Sequence[str], consensus: np.ndarray) -> tuple[list[int], np.ndarray | None]:
-    """The check boxes' names as indices of hypotheses and the consensus or none."""
-    return [int(name) - 1 for name in shown if name != CONSENSUS], consensus if CONSENSUS in shown else None
+def results_folder() -> Path:
+    """Where the files of a run go."""
+    return new_folder(Path(get_upload_folder()), KEEP_SECONDS)
 
 
-def new_folder() -> Path:
-    """Where Gradio serves from and deletes what was handed out; what it never handed out is swept here."""
-    parent = Path(get_upload_folder(), "results")
-    parent.mkdir(parents=True, exist_ok=True)
-    for old in parent.iterdir():
-        if old.stat().st_mtime < time.time() - 60 * texts.KEEP_MINUTES:
-            shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(dir=parent))
+def client_gone() -> Callable[[], bool]:
+    """Tells whether the client of the event at hand has gone away; without an event (a direct call) it has not."""
+    blocks, number = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
+    event = blocks._queue.event_ids_to_events.get(number) if blocks and number else None
+    return lambda: event is not None and not event.alive
 
 
 @contextmanager
@@ -165,11 +267,8 @@ def only_sentences():
         yield
     except InputError:
         raise
+    except SamplingInterrupted:
+        raise InputError(texts.STOPPED) from None
     except Exception as error:  # whatever it is: the visitor gets a sentence, the log the place
         LOG.error("%s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
         raise InputError(texts.FAILED) from None
-
-
-SHOW, HIDE = gr.update(visible=True), gr.update(visible=False)
-RUNNING, IDLE = gr.update(interactive=True), gr.update(interactive=False)
-HIDDEN = (HIDE, *[gr.skip()] * 11)  # the results while there are none

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 import tempfile
 import warnings
 from dataclasses import dataclass, field
@@ -10,21 +11,25 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pydicom
+import torch
 
-from ..data.images import load_image
+from ..data.images import load_image, resize_bilinear
 from ..data.spacing import pixel_spacing
 
-MAX_FILE_MB = 20
-MAX_PIXELS = 2048 * 2048
+MAX_FILE_MB = 40
+MAX_PIXELS = 50_000_000  # of a picture
+MAX_RESULT_PIXELS = 2048 * 2048  # of results, and of DICOM files, whose results must be as large as they are
 MAX_MASKS = 32
 MAX_STEPS = 50
 MAX_SEED = 2**32 - 1
 
 UPLOAD_FIRST = "Please upload an image first, or click an example."
-EMPTY = "This file is empty. Please upload a PNG, JPEG or DICOM image."
+GONE = "This file has been deleted from the server meanwhile. Please upload it again."
+EMPTY = "This file is empty. Please upload a PNG, JPEG, TIFF or DICOM image."
 TOO_BIG = f"This file is larger than {MAX_FILE_MB} MB. Please upload a smaller one."
 TOO_MANY_PIXELS = f"This image has more than {MAX_PIXELS:,} pixels. Please crop it or make it smaller."
-NO_IMAGE = "This file is no PNG, JPEG or DICOM image, whatever its name says. Please upload one of these."
+DICOM_TOO_LARGE = f"This DICOM file has more than {MAX_RESULT_PIXELS:,} pixels. Please crop it or make it smaller."
+NO_IMAGE = "This file is no PNG, JPEG, TIFF or DICOM image, whatever its name says. Please upload one of these."
 DAMAGED = "This image is damaged or cut short and cannot be read. Please export it again and upload the new file."
 ANIMATED = "This file holds several pictures. Please upload a single one."
 DAMAGED_DICOM = "This DICOM file cannot be read. Please export it again as a single grey image without compression."
@@ -40,11 +45,32 @@ class InputError(ValueError):
 
 @dataclass(frozen=True)
 class Upload:
-    """An image that was accepted: float32 `(H, W, C)` in [0, 1]; for DICOM its spacing in mm and the file itself."""
+    """An image that was accepted.
+
+    Args:
+        image (`np.ndarray`, float32 `(H, W, C)`): in [0, 1], at most `MAX_RESULT_PIXELS`: what is shown and what
+            results are as large as.
+        spacing (`tuple[float, float]`, *optional*): between its rows and columns, in mm.
+        dicom (`bytes`, *optional*): the file, where it is DICOM.
+        photo (`bytes`, *optional*): the file, where it is a picture larger than `image`.
+        full_size (`tuple[int, int]`, *optional*): height and width of that picture.
+    """
 
     image: np.ndarray
     spacing: tuple[float, float] | None = None
     dicom: bytes | None = field(default=None, repr=False)
+    photo: bytes | None = field(default=None, repr=False)
+    full_size: tuple[int, int] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of what the model looks at."""
+        return self.full_size or self.image.shape[:2]
+
+    def source(self) -> np.ndarray | io.BytesIO:
+        """What the model looks at: the file as it was uploaded, or its pixels where these are all there is to it."""
+        data = self.dicom or self.photo
+        return io.BytesIO(data) if data else self.image
 
 
 def silence_pydicom():
@@ -72,12 +98,39 @@ def check_settings(num_masks, num_inference_steps, seed) -> tuple[int, int, int]
     return int(num_masks), int(num_inference_steps), int(seed)
 
 
+def read_file(path: str | None) -> bytes | None:
+    """An uploaded file's bytes, unless they are too many.
+
+    Raises:
+        InputError: for a file that is too large, and one that has been deleted by age.
+    """
+    if path is None:
+        return None
+    try:
+        if Path(path).stat().st_size > MAX_FILE_MB * 10**6:
+            raise InputError(TOO_BIG)
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise InputError(GONE) from None
+
+
+def safe_name(path: str, is_dicom: bool) -> str:
+    """What files of results are called after: the upload's name without its suffix, in plain letters; that of a DICOM
+    file may be a patient's, and is left out.
+
+    >>> safe_name("/tmp/Zoë's mole (2).png", False), safe_name("Mustermann.dcm", True), safe_name("...", False)
+    ('Zo-s-mole-2', 'dicom', 'image')
+    """
+    stem = "dicom" if is_dicom else re.sub(r"[^A-Za-z0-9]+", "-", Path(path).stem).strip("-")
+    return stem[:60] or "image"
+
+
 def read_upload(data: bytes | None, stretch: bool) -> Upload:
     """An uploaded file's bytes as an image; DICOM is told from pictures by its content.
 
     Args:
         data (`bytes`, *optional*): the file.
-        stretch (`bool`): as `medseglatdiff.images.load_image` has it.
+        stretch (`bool`): as `load_image` has it.
 
     Raises:
         InputError: for whatever cannot be segmented here.
@@ -105,7 +158,7 @@ def _told(sentence: str, read, data: bytes, stretch: bool) -> Upload:
 
 def _read_picture(data: bytes, stretch: bool) -> Upload:
     try:
-        picture = PIL.Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+        picture = PIL.Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "TIFF"))
     except PIL.UnidentifiedImageError:
         raise InputError(NO_IMAGE) from None
     except PIL.Image.DecompressionBombError:
@@ -114,11 +167,18 @@ def _read_picture(data: bytes, stretch: bool) -> Upload:
         raise InputError(TOO_MANY_PIXELS)
     if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:  # MPO: a phone's photo, with a preview
         raise InputError(ANIMATED)
-    picture.load()
+    picture.load()  # what is cut short ends here
     try:
-        return Upload(load_image(io.BytesIO(data), stretch))
+        image = load_image(io.BytesIO(data), stretch)
     except (TypeError, ValueError) as error:  # a mode or transparency; the messages quote no content
         raise InputError(str(error).replace("`image`", "The image")) from None
+    height, width = image.shape[:2]
+    if height * width <= MAX_RESULT_PIXELS:
+        return Upload(image)
+    scale = (MAX_RESULT_PIXELS / (height * width)) ** 0.5
+    smaller = (max(1, int(height * scale)), max(1, int(width * scale)))
+    pixels = resize_bilinear(torch.from_numpy(image).movedim(-1, 0)[None], smaller)[0]  # [C, h, w]
+    return Upload(pixels.movedim(0, -1).clamp(0, 1).numpy(), photo=data, full_size=(height, width))
 
 
 def _read_dicom(data: bytes, stretch: bool) -> Upload:
@@ -136,8 +196,8 @@ def _read_dicom(data: bytes, stretch: bool) -> Upload:
             raise InputError(SEVERAL_FRAMES)
         if not str(header.get("PhotometricInterpretation")).startswith("MONOCHROME"):
             raise InputError(COLOUR_DICOM)
-        if header.Rows * header.Columns > MAX_PIXELS:
-            raise InputError(TOO_MANY_PIXELS)
+        if header.Rows * header.Columns > MAX_RESULT_PIXELS:
+            raise InputError(DICOM_TOO_LARGE)
         # 2. read
         spacing = pixel_spacing(path)
         known = spacing is not None and all(0 < distance < float("inf") for distance in spacing)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..data.images import load_image, resize_bilinear, to_channels
-from ..data.limits import MAX_CANDIDATES, MAX_MASKS, MAX_STEPS
+from ..data.limits import MAX_CANDIDATES, MAX_MASKS, MAX_STEPS, is_file_object
 from ..data.spacing import pixel_spacing
 from .regions import Window, as_region_list, cut, region_window, warn_without_region
 from .sampling import check_finite
@@ -108,7 +108,8 @@ def preprocess(images: list, regions, channels: int, config) -> Views:
     for index, (image, region) in enumerate(zip(images, as_region_list(regions, len(images)), strict=True)):
         try:
             array = to_channels(load_image(image, config.stretch), channels)  # [H, W, C]
-            known = region is not None and config.pixel_size and isinstance(image, (str, os.PathLike))
+            is_file = isinstance(image, (str, os.PathLike)) or is_file_object(image)
+            known = region is not None and config.pixel_size and is_file
             side = field_of_view(pixel_spacing(image) if known else None, config)
             window = region_window(region, array.shape[:2], side)
         except (TypeError, ValueError) as error:
