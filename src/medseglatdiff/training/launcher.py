@@ -55,8 +55,9 @@ def threads(environment: Mapping[str, str], launcher: Launcher | None, cpus: int
         cpus: how many this process may use.
         processes: how many of the run share them.
     """
-    asked = not launcher or "OMP_NUM_THREADS" in launcher.environment
-    asked = asked or launcher.names("num_cpu_threads_per_process")
+    asked = (
+        launcher is None or "OMP_NUM_THREADS" in launcher.environment or launcher.names("num_cpu_threads_per_process")
+    )
     count = environment.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # of the outermost level
     return int(count) if asked and count.isdecimal() and int(count) else max(1, cpus // processes)
 
@@ -83,6 +84,11 @@ def launched_precision(environment: Mapping[str, str], launcher: Launcher | None
     precision = environment.get("ACCELERATE_MIXED_PRECISION")
     if precision not in (None, "no", "bf16", "fp16"):
         raise ValueError(f"`--mixed_precision` of the launcher must be no, bf16 or fp16, but was {precision}.")
-    asked = has_file or not launcher or "ACCELERATE_MIXED_PRECISION" in launcher.environment
-    asked = asked or launcher.names("mixed_precision") or launcher.names("config_file")
+    asked = (
+        has_file
+        or launcher is None
+        or "ACCELERATE_MIXED_PRECISION" in launcher.environment
+        or launcher.names("mixed_precision")
+        or launcher.names("config_file")
+    )
     return precision if asked or precision != "no" else None
