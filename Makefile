@@ -35,6 +35,7 @@ lint: .venv/ready  ## what CI checks before it tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/typos
+	$(BIN)/mypy
 
 format: .venv/ready  ## put the code in the format that lint checks
 	$(BIN)/ruff check --fix .

@@ -146,7 +146,10 @@ def test_few_bits_of_sixteen_are_warned_about(most, warned, source, recwarn):
     told = [str(warning.message) for warning in recwarn if issubclass(warning.category, UserWarning)]
     assert len(told) == warned
     if warned:
-        assert f"16-bit values from 0 to {most}, of 65535" in told[0] and f"such as {most}, divide" in told[0]
+        assert (
+            f"16-bit values from 0 to {most}, out of a possible 65535" in told[0]
+            and f"such as {most}, divide" in told[0]
+        )
 
 
 @pytest.mark.parametrize("image", [np.array([[0, 16384]], np.uint16), GREY, np.array([[0, 65535]], np.uint16)])

@@ -221,7 +221,7 @@ def test_compression_without_its_plug_in_names_the_plug_in(tmp_path):
 def test_series_that_cannot_be_used_say_why(tmp_path):
     files = series([[[(2, True, square(80, 80, 8))]]])
     broken = {
-        r"series lacks, such as 1\.2\.3\.2": {"1.2/2.dcm": None},
+        r"slices missing in the series, such as 1\.2\.3\.2": {"1.2/2.dcm": None},
         r"1\.2/2\.dcm.*cannot be decoded": {"1.2/2.dcm": compressed(files["1.2/2.dcm"], pydicom.uid.JPEG2000Lossless)},
         r"1\.2/5\.dcm.*no (readable DICOM|usable header)": {"1.2/5.dcm": files["1.2/5.dcm"][:300]},
         r"1\.2/4\.dcm.*no readable DICOM": {"1.2/4.dcm": b"nothing"},

@@ -90,8 +90,11 @@ if __name__ == "__main__":
 """
 
 
+ENDS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(("number", "code"), ENDS)
 def test_signals_end_a_build_and_its_workers(tmp_path, number, code):
     files = {f"train/{kind}/{n}.png": encode(disc(n)) for kind in ("images", "masks") for n in range(1, 5)}
     (tmp_path / "slow.py").write_text(SLOW)
@@ -105,6 +108,19 @@ def test_signals_end_a_build_and_its_workers(tmp_path, number, code):
     _, told = building.communicate(timeout=60)  # returns when the workers, who hold the pipe too, have ended
     assert building.returncode == code and "Traceback" not in told
     assert nothing_left(tmp_path) or number == signal.SIGKILL
+
+
+def test_signals_that_are_ignored_stay_so(tmp_path):
+    """As SIGHUP under `nohup`, which a build outlives."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with new_folder(tmp_path / "out", overwrite=False) as partial_folder:
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN != signal.getsignal(signal.SIGTERM)
+            (partial_folder / "x").touch()
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (tmp_path / "out" / "x").exists() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_a_full_disk_is_a_sentence_that_names_disk_and_folder(tmp_path):

@@ -8,14 +8,14 @@ from faults.ledger import RESULTS, SECURITY, START, Ledger, merged, table
 
 from medseglatdiff.builders.archives import MAX_MEMBER_BYTES, MAX_RATIO, SMALL_BYTES
 from medseglatdiff.data.jpeg_scan import MAX_SCANS
-from medseglatdiff.data.limits import MAX_PIXELS, MAX_UNPACKED_BYTES
+from medseglatdiff.data.limits import MAX_CANDIDATES, MAX_MASKS, MAX_PIXELS, MAX_STEPS, MAX_UNPACKED_BYTES
 from medseglatdiff.data.volumes import MAX_VOXELS
-from medseglatdiff.pipeline.checks import SETTINGS
 
 TEXT = SECURITY.read_text("utf-8")
 LIMITS = {
     "pixels of an image, from a file or an array": f"{MAX_PIXELS:,}",
     "bytes that a deflated file or strip unpacks to": f"{MAX_UNPACKED_BYTES // 2**20} MB",
+    "masks of an image; candidates; denoising steps": f"{MAX_MASKS:,}; {MAX_CANDIDATES:,}; {MAX_STEPS:,}",
     "scans of a progressive JPEG": str(MAX_SCANS),
     "voxels of a volume": f"{MAX_VOXELS:,}",
     "bytes of an archive's member": f"{MAX_MEMBER_BYTES // 2**30} GB",
@@ -31,12 +31,6 @@ def cell(name: str) -> str:
 @pytest.mark.parametrize("name", LIMITS)
 def test_limits_are_those_of_the_code(name):
     assert cell(name) == LIMITS[name]
-
-
-def test_counts_are_those_of_the_code():
-    masks, steps = (SETTINGS[name] for name in ("default_num_masks", "default_num_inference_steps"))
-    assert cell("masks a call; denoising steps a call") == "1,024; 1,000"
-    assert masks.holds(1024) and not masks.holds(1025) and steps.holds(1000) and not steps.holds(1001)
 
 
 def test_limits_of_the_demo_are_those_of_the_code():

@@ -25,16 +25,22 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.campaign)
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    date, ledger = config.getoption("--campaign-date"), config.stash[LEDGER]
-    if rows := ledger.rows(date):
-        terminalreporter.write_line("\n" + table(rows))
-        for row in rows:
-            terminalreporter.write_line("\n".join(f"{row['what']}: {failure}" for failure in row.get("failed", [])))
-    if rows and date:
+def pytest_runtest_teardown(item):
+    """Keeps what was found so far: the campaign takes long, and may be stopped."""
+    date = item.config.getoption("--campaign-date", None)
+    if rows := date and item.config.stash[LEDGER].rows(date):
         rows = merged(rows)
         RESULTS.write_text(json.dumps(rows, indent=2) + "\n", "utf-8")
         quote(rows)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    rows = config.stash[LEDGER].rows(config.getoption("--campaign-date", None))
+    if rows:
+        terminalreporter.write_line("\n" + table(rows))
+    for row in rows:
+        for failure in row.get("failed", []):
+            terminalreporter.write_line(f"{row['what']}: {failure}")
 
 
 LEDGER = pytest.StashKey[Ledger]()

@@ -13,6 +13,7 @@ from ..data.files import replacing_folder
 
 WRITTEN = ("README.md", "contact_sheet.png", "data", "report.json", ".DS_Store", "Thumbs.db", "desktop.ini")
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+ENDING = [number for number in signal.Signals if number.name in ("SIGTERM", "SIGHUP")]  # the first alone on Windows
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
     """
     out = Path(os.path.abspath(out))
     _check(out, overwrite)
-    with _naming_what_cannot_be_written(out), _ends_on_sigterm(), replacing_folder(out) as folder:
+    with _naming_what_cannot_be_written(out), _ends_on_signals(), replacing_folder(out) as folder:
         yield folder
 
 
@@ -53,13 +54,19 @@ def _naming_what_cannot_be_written(out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _ends_on_sigterm() -> Iterator[None]:
-    """SIGTERM ends the block like Ctrl-C, so that half-written files are deleted."""
+def _ends_on_signals() -> Iterator[None]:
+    """SIGTERM and a terminal that closes end the block as Ctrl-C does, so that what is half-written goes.
+
+    What is ignored stays so, as under `nohup`.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    before = {number: signal.getsignal(number) for number in ENDING if signal.getsignal(number) != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -62,7 +62,9 @@ def _from_processes(jobs: Iterator, make_rows: MakeRows, num_workers: int) -> It
 
 
 def _start_process(make_rows: MakeRows):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all processes: the parent ends its workers
+    for number in signal.Signals:
+        if number.name in ("SIGINT", "SIGHUP"):  # a terminal sends them to all: the parent ends its workers
+            signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _start(make_rows)

@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 MAX_PIXELS = 89_478_485  # more than any detector has: Pillow's default limit, whatever a caller sets it to
 CHUNK = 2**20  # bytes
+MAX_MASKS, MAX_CANDIDATES, MAX_STEPS = 1024, 4096, 1000  # per image; steps are of one candidate
 MAX_UNPACKED_BYTES = 512 * 2**20  # of a deflated file: more than `MAX_PIXELS` take at 32 bits
 
 

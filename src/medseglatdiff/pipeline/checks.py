@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from diffusers import ModelMixin, SchedulerMixin
 
+from ..data.limits import MAX_CANDIDATES, MAX_MASKS, MAX_STEPS
 from ..models.checks import (
     Rule,
     check_class,
@@ -32,13 +33,13 @@ from .finding_codes import FINDINGS
 INDEX = "model_index.json"
 SETTINGS = {
     "sample_size": integer(8, 4096),
-    "default_num_masks": integer(1, 1024),
-    "default_num_inference_steps": integer(1, 1000),
+    "default_num_masks": integer(1, MAX_MASKS),
+    "default_num_inference_steps": integer(1, MAX_STEPS),
     "threshold": number(0, 1, above=True),
     "stretch": flag(),
     "symmetries": one_of(1, 2, 4, 8),
     "antithetic": flag(),
-    "default_num_candidates": later(integer(1, 4096)),
+    "default_num_candidates": later(integer(1, MAX_CANDIDATES)),
     "spread": later(number(0)),
     "region_size": later(optional(integer(8, 65536))),
     "pixel_size": later(optional(number(0, above=True))),

@@ -8,18 +8,23 @@ import numpy as np
 import torch
 
 from ..data.images import load_image, resize_bilinear, to_channels
+from ..data.limits import MAX_CANDIDATES, MAX_MASKS, MAX_STEPS
 from ..data.spacing import pixel_spacing
 from .regions import Window, as_region_list, cut, region_window, warn_without_region
 from .sampling import check_finite
 
+MOST = {"num_masks": MAX_MASKS, "num_candidates": MAX_CANDIDATES, "num_inference_steps": MAX_STEPS}
+
 
 def check_counts(**counts):
-    """Raises a `ValueError` or `TypeError` that names the argument unless each is an integer of at least 1."""
+    """Raises a `ValueError` or `TypeError` that names the argument unless each is an integer from 1 to its limit."""
     for name, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
             raise TypeError(f"`{name}` must be an integer, but was {value!r}.")
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1, but was {value}.")
+        if value > MOST.get(name, value):
+            raise ValueError(f"`{name}` must be at most {MOST[name]:,}, but was {value:,}.")
 
 
 def check_choice(name: str, value, choices: tuple):
