@@ -109,7 +109,7 @@ def check_models(config: Config):
         # 1. build
         mask_vae = build("mask_vae", MedSegLatDiffVAE, config.mask_vae, in_channels=channels, out_channels=channels)
         factor = mask_vae.downsampling_factor
-        shape = dict(in_channels=config.num_channels)
+        shape: dict[str, int] = dict(in_channels=config.num_channels)
         encoder: MedSegLatDiffVAE | MedSegLatDiffImageEncoder
         if config.image_encoder is None:
             shape["out_channels"] = config.num_channels

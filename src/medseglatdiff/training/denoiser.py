@@ -36,7 +36,7 @@ class ConditionalDenoiser(PipelineNetworks):
 
     def forward(
         self, images: torch.Tensor, noisy_latents: torch.Tensor, timesteps: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The denoiser's prediction, `(B*n, C, h, w)` for `n` noise levels of each image, and the head's logits,
         `(B, 1 + K, S, S)`."""
         # [B, condition_channels, h, w], [B, 1 + K, S, S]: once for all noise levels

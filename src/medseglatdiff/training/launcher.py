@@ -11,12 +11,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import joblib
 import psutil
 import torch
 from accelerate.utils import get_int_from_env
 
+Precision = Literal["no", "bf16", "fp16"]
+PRECISIONS: tuple[Precision, ...] = ("no", "bf16", "fp16")
 PROGRAMS = {"accelerate", "accelerate-launch", "torchrun"}  # and their modules, for `python -m`
 MODULES = {"accelerate.commands.launch", "accelerate.commands.accelerate_cli", "torch.distributed.run"}
 LOCAL_PROCESSES = ["LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE"]
@@ -71,7 +74,7 @@ def use_threads(num_processes: int = 1):
     torch.set_num_threads(threads(os.environ, find_launcher(), joblib.cpu_count(), processes))
 
 
-def launched_precision(environment: Mapping[str, str], launcher: Launcher | None, has_file: bool) -> str | None:
+def launched_precision(environment: Mapping[str, str], launcher: Launcher | None, has_file: bool) -> Precision | None:
     """The precision that was asked of the launcher, if any.
 
     Args:
@@ -81,9 +84,10 @@ def launched_precision(environment: Mapping[str, str], launcher: Launcher | None
     Raises:
         ValueError: if training cannot have it.
     """
-    precision = environment.get("ACCELERATE_MIXED_PRECISION")
-    if precision not in (None, "no", "bf16", "fp16"):
-        raise ValueError(f"`--mixed_precision` of the launcher must be no, bf16 or fp16, but was {precision}.")
+    named = environment.get("ACCELERATE_MIXED_PRECISION")
+    precision = next((known for known in PRECISIONS if known == named), None)
+    if precision != named:
+        raise ValueError(f"`--mixed_precision` of the launcher must be no, bf16 or fp16, but was {named}.")
     asked = (
         has_file
         or launcher is None

@@ -143,16 +143,17 @@ def given_settings(arguments: list[str] | None = None) -> dict:
     registry.primitive_rule(words_of)
     hint = typing.Annotated[str | None, tyro.conf.arg(help=CONFIG_HELP, metavar="PATH_OR_NAME")]
     groups = {group.__name__.lower(): group for group in GROUPS}
+    kinds = dataclasses.make_dataclass("Settings", [("config", hint), *groups.items()])
     defaults = {}
     for title, group in groups.items():
         own = {entry.name for entry in dataclasses.fields(group)} & set(settings)
         defaults[title] = group(**{name: settings[name] for name in own})
     parsed, unknown = tyro.cli(
-        typing.TypedDict("Settings", {"config": hint, **groups}),
+        kinds,
         args=words,
         prog="medseglatdiff train",
         description="Trains the stages of MedSegLatDiff and saves a pipeline.",
-        default={"config": named.config, **defaults},
+        default=kinds(config=named.config, **defaults),
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
         registry=registry,
         return_unknown_args=True,
@@ -161,7 +162,7 @@ def given_settings(arguments: list[str] | None = None) -> dict:
     for word in unknown:
         name = word.split("=")[0].lstrip("-")
         raise ValueError(f"The options must be known settings, but there was {word}{suggestion(name, known)}.")
-    given = {name: value for title in groups for name, value in vars(parsed[title]).items()}
+    given = {name: value for title in groups for name, value in vars(getattr(parsed, title)).items()}
     # 3. together
     read = {name: read_words(name, value) for name, value in given.items() if isinstance(value, Words)}
     return settings | read

@@ -197,7 +197,9 @@ def run(config: Config, given: Collection[str] | None = None):
     for name in stages:
         checkpoint_to_resume(output_dir / name, config, state.num_processes)
     use_threads(state.num_processes)
-    publisher = Publisher(config) if config.push_to_hub and state.is_main_process else None
+    publisher = None
+    if config.push_to_hub and config.hub_model_id and state.is_main_process:
+        publisher = Publisher(config.hub_model_id, output_dir)
     with holding(output_dir) if state.is_main_process else nullcontext():
         # 2. data
         train, validation = (read_split(config, split) for split in ("train", "validation"))
