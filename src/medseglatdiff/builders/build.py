@@ -191,7 +191,7 @@ def build(
 class Renaming:
     """Numbers images and groups in their order."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._groups: dict[str, str] = {}
         self._images = 0
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from .volumes import Volume
 
-MILLIMETRES = ("seriesuid", "coordX", "coordY", "coordZ")  # as in LUNA16's annotations.csv
-VOXELS = ("case", "x", "y", "z")  # `z` may be left out for single images
+MILLIMETRES: tuple[str, ...] = ("seriesuid", "coordX", "coordY", "coordZ")  # as in LUNA16's annotations.csv
+VOXELS: tuple[str, ...] = ("case", "x", "y", "z")  # `z` may be left out for single images
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def read_series(folder: Path) -> Volume:
     for file in sorted(folder.iterdir()):
         if file.is_file() and is_dicom(file) and "Rows" in (header := read_dataset(file, stop_before_pixels=True)):
             headers[file] = header
-    series = {}
+    series: dict[str, list[Path]] = {}
     for file, header in headers.items():
         series.setdefault(str(header.get("SeriesInstanceUID")), []).append(file)
     if len(series) != 1:
@@ -171,7 +171,7 @@ def _plane(header, frame: int, name: str, file: Path) -> Plane:
         numbers("ImageOrientationPatient", "PlaneOrientationSequence", 6),
         numbers("PixelSpacing", "PixelMeasuresSequence", 2),
         None if thickness is None else float(thickness),
-        tuple(int(header.get(keyword) or 0) for keyword in ("Rows", "Columns")),
+        (int(header.get("Rows") or 0), int(header.get("Columns") or 0)),
     )
 
 
@@ -193,9 +193,9 @@ def _sorted(path: Path, planes: list[Plane]) -> tuple[list[int], tuple]:
 def _check_agreement(path: Path, planes: list[Plane]):
     for what in ("size", "orientation", "spacing"):
         for plane in planes:
-            pair = [getattr(plane, what), getattr(planes[0], what)]
-            if not np.allclose(*pair, rtol=1e-3, atol=1e-3):
-                found = f"{plane.name} has {pair[0]} and {planes[0].name} {pair[1]}"
+            value, first = getattr(plane, what), getattr(planes[0], what)
+            if not np.allclose(value, first, rtol=1e-3, atol=1e-3):
+                found = f"{plane.name} has {value} and {planes[0].name} {first}"
                 raise BadImage(f"The slices of {path} must agree in {what}, but {found}: leave out what differs.")
 
 

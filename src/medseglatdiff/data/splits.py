@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from ..metrics import as_labels, as_masks
 from .image_folders import by_contract
 from .images import preprocess
-from .packing import is_packed, open_packed
+from .packing import PackedRows, is_packed, open_packed
 from .phantom import phantom_rows
 
 COLUMNS = ("image", "masks", "image_id", "group_id")
@@ -21,7 +21,7 @@ PHANTOM_ROWS = {"train": 256, "validation": 32, "test": 64}
 
 def open_split(
     dataset: str, split: str, sample_size: int = 128, data_dir: str | None = None, num_classes: int = 1
-) -> Sequence[dict]:
+) -> Sequence[dict] | PackedRows:
     """The rows of a split, by the column contract.
 
     Args:

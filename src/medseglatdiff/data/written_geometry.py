@@ -38,12 +38,10 @@ def _check_nifti(path: Path):
     if order is None:
         return  # SimpleITK says what is wrong
     if struct.unpack(f"{order}i", head[:4])[0] == 348:  # NIfTI-1: offsets from nifti1.h
-        lengths, codes, rows = (80, "3f"), (252, "2h"), (280, "12f")
+        fields = (80, "3f"), (252, "2h"), (280, "12f")
     else:  # NIfTI-2
-        lengths, codes, rows = (112, "3d"), (344, "2i"), (400, "12d")
-    lengths, codes, rows = (
-        np.array(struct.unpack_from(order + form, head, at)) for at, form in (lengths, codes, rows)
-    )
+        fields = (112, "3d"), (344, "2i"), (400, "12d")
+    lengths, codes, rows = (np.array(struct.unpack_from(order + form, head, at)) for at, form in fields)
     if codes.max() <= 0:
         raise BadImage(f"{path} must say where it lies in the patient, but sets neither qform nor sform: set one.")
     if not (np.isfinite(lengths) & (lengths > 0)).all():

@@ -13,6 +13,7 @@ from .dicom_seg import write_finding, write_segmentation
 from .files import mean_pairwise_dice, report, write_output
 from .geometry_outputs import draw_finding, write_nifti
 from .measurements import measure_finding, measure_masks, measurement_table
+from .output import MedSegLatDiffPipelineOutput
 from .pipeline import MedSegLatDiffPipeline
 from .volume import segment_finding
 
@@ -66,8 +67,9 @@ def segment_image(
     steps = settings.num_inference_steps or pipeline.config.default_num_inference_steps
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        output = pipeline(path, settings.num_masks, steps, seed=settings.seed, regions=[region])
-    masks, confidence, uncertainty, consensus = (column[0] for column in output.to_tuple()[:4])
+        columns = pipeline(path, settings.num_masks, steps, return_dict=False, seed=settings.seed, regions=[region])
+    output = MedSegLatDiffPipelineOutput(*columns)
+    masks, confidence, uncertainty, consensus = (column[0] for column in columns)
     agreement = mean_pairwise_dice(masks, pipeline.num_classes)
     # 2. write
     subtitle = _subtitle(settings.seed, steps, model, agreement)
@@ -101,10 +103,16 @@ def segment_in_volume(
     """
     formats = check_formats(settings.formats, VOLUME_FORMATS, str(volume.path))
     steps = settings.num_inference_steps or pipeline.config.default_num_inference_steps
-    options = dict(num_masks=settings.num_masks, num_inference_steps=steps, seed=settings.seed)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        result = segment_finding(pipeline, volume, point, **options)
+        result = segment_finding(
+            pipeline,
+            volume,
+            point,
+            num_masks=settings.num_masks,
+            num_inference_steps=steps,
+            seed=settings.seed,
+        )
     row = measure_finding(result)
     subtitle = _subtitle(settings.seed, steps, model, row["agreement_dice"])
     title = f"{volume.path.name}, slice {result.main_slice}"

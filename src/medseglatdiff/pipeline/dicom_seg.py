@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -59,15 +60,16 @@ def write_segmentation(
         raise ImportError('DICOM Segmentation needs `pip install "medseglatdiff[volumes]"`.') from error
     if finding not in FINDINGS:
         raise ValueError(f"`finding` must be one of {', '.join(map(repr, FINDINGS))}, but was {finding!r}.")
-    if (masks is None) == (confidence is None):
+    given = [values for values in (masks, confidence) if values is not None]
+    if len(given) != 1:
         raise ValueError("`masks` or `confidence` must be given, and not both.")
+    binary = masks is not None
     # 1. what is said of the sources
     check_sources(sources)
     sources = [copied(source, keep_all) for source in sources]
-    values = confidence[None] if masks is None else masks  # [S, F, H, W]
-    names = ["Confidence"] if masks is None else ["Consensus", *(f"Hypothesis {n}" for n in range(1, len(values)))]
+    values = given[0] if binary else given[0][None]  # [S, F, H, W]
+    names = ["Confidence"] if not binary else ["Consensus", *(f"Hypothesis {n}" for n in range(1, len(values)))]
     # 2. the object
-    binary = masks is not None
     pixels = np.moveaxis(values, 0, -1).astype(np.uint8 if binary else np.float32)  # [F, H, W, S]
     content = [
         *(str(source.SOPInstanceUID) for source in sources),
@@ -132,9 +134,9 @@ def write_finding(
     else:
         sources = volume.sources[result.slices.start : result.slices.stop]
         maps = {name: result.in_slices(values, volume.shape) for name, values in maps.items()}
-    options = dict(model=model, finding=finding, keep_all=keep_all)
-    write_segmentation(Path(folder) / "seg.dcm", sources, masks=maps["masks"], **options)
-    write_segmentation(Path(folder) / "seg-confidence.dcm", sources, confidence=maps["confidence"], **options)
+    write = partial(write_segmentation, sources=sources, model=model, finding=finding, keep_all=keep_all)
+    write(Path(folder) / "seg.dcm", masks=maps["masks"])
+    write(Path(folder) / "seg-confidence.dcm", confidence=maps["confidence"])
 
 
 def check_sources(sources: Sequence):

@@ -57,10 +57,15 @@ def draw_finding(result: FindingResult, volume: Volume, title: str, subtitle: st
     index = result.main_slice
     inside = index - result.offset[0]
     maps = (result.masks[:, inside], result.confidence[inside], result.uncertainty[inside], result.consensus[inside])
+    # [M, H, W], [H, W], [H, W], [H, W]
+    masks, confidence, uncertainty, consensus = (result.in_slices(values, volume.shape) for values in maps)
     image = volume.shown(volume.slice(index), index)[:, :, None]  # [H, W, 1]
     return draw_overview(
         image,
-        *(result.in_slices(values, volume.shape) for values in maps),
+        masks,
+        confidence,
+        uncertainty,
+        consensus,
         threshold=result.threshold,
         title=title,
         subtitle=subtitle,

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def measure_masks(masks: np.ndarray, consensus: np.ndarray, spacing: Sequence[fl
     unit = "px" if spacing is None else "mm"
     spacing = (1.0,) * consensus.ndim if spacing is None else tuple(map(float, spacing))
     empty = ~masks.reshape(len(masks), -1).any(axis=1)  # [M]
-    row = {"hypotheses": len(masks), "empty_share": float(empty.mean())}
+    row: dict[str, float | None] = {"hypotheses": len(masks), "empty_share": float(empty.mean())}
     row["agreement_dice"] = mean_pairwise_dice(masks, 1)
     agreed = _measure(consensus, spacing, unit) if consensus.any() else {}
     measured = [_measure(mask, spacing, unit) for mask in masks[~empty]]
@@ -62,12 +63,12 @@ def measure_masks(masks: np.ndarray, consensus: np.ndarray, spacing: Sequence[fl
 
 def measurement_table(rows: Sequence[dict]) -> str:
     """Rows of measurements as text for a terminal: medians with their 5 to 95 % range over the hypotheses."""
-    columns = [("finding", lambda row: str(row.get("finding", "")))]
+    columns: list[tuple[str, Callable[[dict], str]]] = [("finding", lambda row: str(row.get("finding", "")))]
     units = ["mm", "px"] if any("area_px2_median" in row for row in rows) else ["mm"]
     for unit in units:
         for name in _names(unit, volume=unit == "mm"):
             if any(row.get(f"{name}_median") is not None for row in rows):
-                columns.append((_heading(name), lambda row, name=name: _range(row, name)))
+                columns.append((_heading(name), partial(_range, name=name)))
     columns.append(("empty", lambda row: f"{row['empty_share']:.0%}"))
     columns.append(("agreement", lambda row: f"{row['agreement_dice']:.2f}"))
     cells = [[heading for heading, _ in columns], *([cell(row) for _, cell in columns] for row in rows)]
@@ -116,8 +117,8 @@ def _heading(name: str) -> str:
 
 
 def _range(row: dict, name: str) -> str:
-    values = [row.get(f"{name}_{suffix}") for suffix in ("median", "p5", "p95")]
-    if None in values:
+    values = [value for part in ("median", "p5", "p95") if (value := row.get(f"{name}_{part}")) is not None]
+    if len(values) < 3:
         return "-"
     median, low, high = (f"{value:.0f}" if value >= 100 else f"{value:.1f}" for value in values)
     return f"{median} [{low}, {high}]"

@@ -2,7 +2,8 @@
 
 import math
 import warnings
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, overload
 
 import numpy as np
 import torch
@@ -24,6 +25,10 @@ class Window(NamedTuple):
         return self.bottom - self.top, self.right - self.left
 
 
+@overload
+def region_window(region: None, size: tuple[int, int], side: tuple[float, float]) -> None: ...
+@overload
+def region_window(region: Sequence[float], size: tuple[int, int], side: tuple[float, float]) -> Window: ...
 def region_window(region, size: tuple[int, int], side: tuple[float, float]) -> Window | None:
     """The window of a region: `None` for the whole image, the field of view around a point, or a box unchanged.
 

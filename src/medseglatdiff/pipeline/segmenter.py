@@ -158,12 +158,14 @@ class CaseSegmenter:
         pipeline, model, findings = self.load(), Path(self.model).name, self.findings_of(case)
         if is_volume(case.path):
             volume = read_volume(case.path)
-            points = [finding.index_in(volume) for finding in findings] or [self.region]
-            if points[0] is None or len(points[0]) != 3:
-                raise ValueError(
-                    f"{case.path} is a volume, which is segmented around a finding: give `--point X,Y,Z` (indices of "
-                    "a voxel) or `--findings FILE.csv`."
-                )
+            points = [finding.index_in(volume) for finding in findings]
+            if not points:
+                if self.region is None or len(self.region) != 3:
+                    raise ValueError(
+                        f"{case.path} is a volume, which is segmented around a finding: give `--point X,Y,Z` "
+                        "(indices of a voxel) or `--findings FILE.csv`."
+                    )
+                points = [self.region]
             folders = [subfolder(folder, number) for number in range(1, len(points) + 1)]
             pairs = zip(points, folders, strict=True)
             return [segment_in_volume(pipeline, volume, point, self.settings, model, own) for point, own in pairs]

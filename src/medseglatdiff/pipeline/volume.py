@@ -94,7 +94,7 @@ def segment_finding(
                 stacklevel=2,
             )
     pipeline.maybe_free_model_hooks()
-    return follower.result(tuple(point))
+    return follower.result((point[0], point[1], point[2]))
 
 
 class _Follower:
@@ -165,14 +165,18 @@ class _Follower:
         )
         masks = torch.stack(list(kept), dim=1)  # [M, d, h, w]
         flat = masks.flatten(1, 2).to(torch.uint8)  # [M, d*h, w]
-        maps = convert(flat, *aggregate(flat, 1, config.threshold, config.calibration), 1, "np")[1:]  # [d*h, w] each
+        maps = convert((flat, *aggregate(flat, 1, config.threshold, config.calibration)), 1, "np")[1:]
+        confidence, uncertainty, consensus = (values.reshape(masks.shape[1:]) for values in maps)  # [d, h, w] each
+        depth, height, width = volume.spacing[::-1].tolist()
         return FindingResult(
             volume.uid,
             point,
             (min(self.parts), rows.start, columns.start),
-            tuple(float(length) for length in volume.spacing[::-1]),
+            (depth, height, width),
             masks.numpy(),
-            *(values.reshape(masks.shape[1:]) for values in maps),
+            confidence,
+            uncertainty,
+            consensus,
             config.threshold,
         )
 

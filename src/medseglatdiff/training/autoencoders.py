@@ -1,6 +1,7 @@
 """The first two stages, the autoencoder of masks and the autoencoder of images; and masks decoded better later on."""
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import nn
@@ -85,7 +86,7 @@ class MaskDecoder(nn.Module):
         self.vae = vae.requires_grad_(False)
         vae.decoder.requires_grad_(True)
 
-    def train(self, mode: bool = True) -> nn.Module:
+    def train(self, mode: bool = True) -> Self:
         """Stays in evaluation mode, in which nothing but weights with gradients can change."""
         return super().train(False)
 
@@ -122,6 +123,7 @@ class ImageAutoencoderStage(Stage):
     """Trains the autoencoder of images, whose latent becomes the condition."""
 
     name, salt = "image_vae", 2
+    module: MedSegLatDiffVAE
 
     def __init__(self, config: Config, train: SegmentationSplit, validation: SegmentationSplit):
         super().__init__(config, train, validation)

@@ -3,19 +3,21 @@ goes through them. torch's fake tensors have shapes but no memory, so that this 
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from diffusers import DDIMScheduler
-from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..models.autoencoder import MedSegLatDiffVAE
 from ..models.image_encoder import MedSegLatDiffImageEncoder
+from ..models.modeling import MedSegLatDiffModel
 from ..models.unet import MedSegLatDiffUNet
 from ..pipeline.pipeline import MedSegLatDiffPipeline
 from .config import Config
 from .stages import check_start
 
+Model = TypeVar("Model", bound=MedSegLatDiffModel)
 MOST_PARAMETERS, MOST_TIMESTEPS = 10**9, 10_000
 MOST_LEVELS, MOST_LAYERS, MOST_CHANNELS = 8, 16, 65_536
 
@@ -50,11 +52,16 @@ def check_scheduler(config: Config):
         )
 
 
-def check_sizes(config: Config, mask_vae: MedSegLatDiffVAE, image_encoder: nn.Module, unet: MedSegLatDiffUNet):
+def check_sizes(
+    config: Config,
+    mask_vae: MedSegLatDiffVAE,
+    image_encoder: MedSegLatDiffVAE | MedSegLatDiffImageEncoder,
+    unet: MedSegLatDiffUNet,
+):
     """Raises a `ValueError` where models cannot halve an image so often, or do it differently."""
     factor, levels = mask_vae.downsampling_factor, len(unet.config.block_out_channels)
     multiple = factor * unet.config.patch_size * 2 ** (levels - 1)
-    if config.image_encoder is None:
+    if isinstance(image_encoder, MedSegLatDiffVAE):
         name, found = "image_vae", image_encoder.downsampling_factor
     else:
         name, found = "image_encoder", image_encoder.config.downsampling_factor
@@ -76,7 +83,7 @@ def check_limits(setting: str, values: dict):
                 raise ValueError(f"`{setting}.{name}` must lie in [1, {most}], but was {value}.")
 
 
-def build(setting: str, model_class: type[nn.Module], arguments: dict, **more) -> nn.Module:
+def build(setting: str, model_class: type[Model], arguments: dict, **more) -> Model:
     """A model without memory, of the setting's arguments and others."""
     check_limits(setting, arguments)
     model = attempt(setting, arguments, lambda: model_class(**{**more, **arguments}).eval())
@@ -102,7 +109,8 @@ def check_models(config: Config):
         # 1. build
         mask_vae = build("mask_vae", MedSegLatDiffVAE, config.mask_vae, in_channels=channels, out_channels=channels)
         factor = mask_vae.downsampling_factor
-        shape = dict(in_channels=config.num_channels)
+        shape: dict[str, int] = dict(in_channels=config.num_channels)
+        encoder: MedSegLatDiffVAE | MedSegLatDiffImageEncoder
         if config.image_encoder is None:
             shape["out_channels"] = config.num_channels
             encoder = build(name := "image_vae", MedSegLatDiffVAE, config.image_vae, **shape)

@@ -149,11 +149,8 @@ class Pipeline:
     symmetries: Literal[1, 2, 4, 8] = 1  # of the square, under which the pipeline looks at an image in turn; 8: all
 
 
-GROUPS = (Data, Run, Hub, Models, Objectives, Optimisation, Validation, Pipeline)
-
-
 @dataclass(frozen=True)
-class Config(*reversed(GROUPS)):  # fields come in the order of the groups: dataclasses take the last base first
+class Config(Pipeline, Validation, Optimisation, Objectives, Models, Hub, Run, Data):
     """All settings; the defaults train a tiny model on phantoms in one to four minutes on two cores.
 
     Raises:
@@ -187,3 +184,6 @@ class Config(*reversed(GROUPS)):  # fields come in the order of the groups: data
             if not kept:
                 value = getattr(self, rule.split("`")[1])
                 raise ValueError(f"{rule}, but was {value!r}.")
+
+
+GROUPS = Config.__bases__[::-1]  # in the order of the fields: dataclasses take the last base first

@@ -11,25 +11,32 @@ from torch import nn
 from ..data.splits import SegmentationSplit, one_hot
 from ..losses import diffusion_loss, prediction_target, weighted_cross_entropy
 from ..models.autoencoder import MedSegLatDiffVAE
+from ..models.image_encoder import MedSegLatDiffImageEncoder
 from ..models.unet import MedSegLatDiffUNet
 from ..pipeline.pipeline import MedSegLatDiffPipeline
 from .config import Config
-from .stages import PipelineStage
+from .stages import PipelineNetworks, PipelineStage
 
 
-class ConditionalDenoiser(nn.Module):
+class ConditionalDenoiser(PipelineNetworks):
     """The U-Net with its image encoder, of which a head asks for a segmentation: the encoder's, or else a new one that
     serves training only."""
 
-    def __init__(self, unet: MedSegLatDiffUNet, image_encoder: nn.Module, num_classes: int, factor: int):
-        super().__init__()
-        self.unet, self.image_encoder, self.factor, self.head = unet, image_encoder, factor, None
+    def __init__(
+        self,
+        unet: MedSegLatDiffUNet,
+        image_encoder: MedSegLatDiffVAE | MedSegLatDiffImageEncoder,
+        num_classes: int,
+        factor: int,
+    ):
+        super().__init__(unet, image_encoder)
+        self.factor, self.head = factor, None
         if image_encoder.config.get("num_classes") is None:
             self.head = nn.Conv2d(image_encoder.condition_channels, (1 + num_classes) * factor**2, 3, padding=1)
 
     def forward(
         self, images: torch.Tensor, noisy_latents: torch.Tensor, timesteps: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The denoiser's prediction, `(B*n, C, h, w)` for `n` noise levels of each image, and the head's logits,
         `(B, 1 + K, S, S)`."""
         # [B, condition_channels, h, w], [B, 1 + K, S, S]: once for all noise levels
@@ -41,7 +48,9 @@ class ConditionalDenoiser(nn.Module):
         return prediction, logits
 
 
-def untrained_pipeline(config: Config, mask_vae: MedSegLatDiffVAE, image_encoder: nn.Module) -> MedSegLatDiffPipeline:
+def untrained_pipeline(
+    config: Config, mask_vae: MedSegLatDiffVAE, image_encoder: MedSegLatDiffVAE | MedSegLatDiffImageEncoder
+) -> MedSegLatDiffPipeline:
     """A pipeline of these two and a new U-Net, for `DenoiserStage` to train."""
     unet = MedSegLatDiffUNet(
         sample_size=config.sample_size // mask_vae.downsampling_factor,

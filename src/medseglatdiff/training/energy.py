@@ -7,6 +7,7 @@ Nets, arXiv 1606.02556; in diffusion: De Bortoli et al. 2025, arXiv 2502.02483.)
 """
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -17,22 +18,29 @@ from torch import nn
 from ..data.batches import draw_batch_of_raters
 from ..data.splits import SegmentationSplit, one_hot, rows_at, seeded_generator
 from ..losses import energy_score, straight_through
+from ..models.autoencoder import MedSegLatDiffVAE
+from ..models.image_encoder import MedSegLatDiffImageEncoder
 from ..models.unet import MedSegLatDiffUNet
 from ..pipeline.pipeline import MedSegLatDiffPipeline
 from ..pipeline.sampling import denoise
 from .config import Config
-from .stages import PipelineStage, augmentation_of
+from .stages import PipelineNetworks, PipelineStage, augmentation_of
 
 
-class FewStepSampler(nn.Module):
+class FewStepSampler(PipelineNetworks):
     """What the pipeline does with its U-Net and image encoder, as one function that gradients pass through."""
 
-    def __init__(self, unet: MedSegLatDiffUNet, image_encoder: nn.Module, scheduler: SchedulerMixin, num_steps: int):
-        super().__init__()
-        self.unet, self.image_encoder, self.scheduler = unet, image_encoder, scheduler
-        self.num_steps = num_steps
+    def __init__(
+        self,
+        unet: MedSegLatDiffUNet,
+        image_encoder: MedSegLatDiffVAE | MedSegLatDiffImageEncoder,
+        scheduler: SchedulerMixin,
+        num_steps: int,
+    ):
+        super().__init__(unet, image_encoder)
+        self.scheduler, self.num_steps = scheduler, num_steps
 
-    def train(self, mode: bool = True) -> nn.Module:
+    def train(self, mode: bool = True) -> Self:
         """Training mode for everything but dropout, of which the score's gradients have noise enough."""
         super().train(mode)
         for module in self.modules():

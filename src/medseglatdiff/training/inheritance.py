@@ -30,7 +30,7 @@ CHOSEN = ("threshold", "default_num_candidates", "spread", "calibration")
 
 def arguments(kind: type, config: dict, without: Collection[str] = ()) -> dict:
     """All arguments of a class that have defaults, by a saved configuration: what is younger has its default."""
-    parameters = inspect.signature(kind.__init__).parameters.values()
+    parameters = inspect.signature(kind).parameters.values()
     defaults = {own.name: own.default for own in parameters if own.default is not own.empty}
     known = {name: config.get(name, default) for name, default in defaults.items() if name not in without}
     return json.loads(json.dumps(known))

@@ -11,12 +11,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import joblib
 import psutil
 import torch
 from accelerate.utils import get_int_from_env
 
+Precision = Literal["no", "bf16", "fp16"]
+PRECISIONS: tuple[Precision, ...] = ("no", "bf16", "fp16")
 PROGRAMS = {"accelerate", "accelerate-launch", "torchrun"}  # and their modules, for `python -m`
 MODULES = {"accelerate.commands.launch", "accelerate.commands.accelerate_cli", "torch.distributed.run"}
 LOCAL_PROCESSES = ["LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE"]
@@ -55,8 +58,9 @@ def threads(environment: Mapping[str, str], launcher: Launcher | None, cpus: int
         cpus: how many this process may use.
         processes: how many of the run share them.
     """
-    asked = not launcher or "OMP_NUM_THREADS" in launcher.environment
-    asked = asked or launcher.names("num_cpu_threads_per_process")
+    asked = (
+        launcher is None or "OMP_NUM_THREADS" in launcher.environment or launcher.names("num_cpu_threads_per_process")
+    )
     count = environment.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # of the outermost level
     return int(count) if asked and count.isdecimal() and int(count) else max(1, cpus // processes)
 
@@ -70,7 +74,7 @@ def use_threads(num_processes: int = 1):
     torch.set_num_threads(threads(os.environ, find_launcher(), joblib.cpu_count(), processes))
 
 
-def launched_precision(environment: Mapping[str, str], launcher: Launcher | None, has_file: bool) -> str | None:
+def launched_precision(environment: Mapping[str, str], launcher: Launcher | None, has_file: bool) -> Precision | None:
     """The precision that was asked of the launcher, if any.
 
     Args:
@@ -80,9 +84,15 @@ def launched_precision(environment: Mapping[str, str], launcher: Launcher | None
     Raises:
         ValueError: if training cannot have it.
     """
-    precision = environment.get("ACCELERATE_MIXED_PRECISION")
-    if precision not in (None, "no", "bf16", "fp16"):
-        raise ValueError(f"`--mixed_precision` of the launcher must be no, bf16 or fp16, but was {precision}.")
-    asked = has_file or not launcher or "ACCELERATE_MIXED_PRECISION" in launcher.environment
-    asked = asked or launcher.names("mixed_precision") or launcher.names("config_file")
+    named = environment.get("ACCELERATE_MIXED_PRECISION")
+    precision = next((known for known in PRECISIONS if known == named), None)
+    if precision != named:
+        raise ValueError(f"`--mixed_precision` of the launcher must be no, bf16 or fp16, but was {named}.")
+    asked = (
+        has_file
+        or launcher is None
+        or "ACCELERATE_MIXED_PRECISION" in launcher.environment
+        or launcher.names("mixed_precision")
+        or launcher.names("config_file")
+    )
     return precision if asked or precision != "no" else None

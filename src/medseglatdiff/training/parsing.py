@@ -9,6 +9,7 @@ import dataclasses
 import json
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
 
 import tyro
@@ -18,7 +19,13 @@ from .config import GROUPS, Config
 from .schema import check_settings, suggestion
 
 PRESETS = {path.stem: path for path in sorted(Path(__file__).with_name("configs").glob("*.json"))}
-READERS = {bool: {"true": True, "false": False}.__getitem__, int: int, float: float, dict: json.loads, str: str}
+READERS: dict[type, Callable[[str], object]] = {
+    bool: {"true": True, "false": False}.__getitem__,
+    int: int,
+    float: float,
+    dict: json.loads,
+    str: str,
+}
 METAVARS = {bool: "[true|false]", int: "INT", float: "FLOAT", dict: "JSON", str: "TEXT"}
 CONFIG_HELP = f"JSON file of settings, or the name of a preset: {', '.join(PRESETS)}"
 
@@ -27,7 +34,7 @@ class Words(list):
     """What followed an option on the command line."""
 
 
-def kind_of(hint: object) -> tuple[type, tuple, bool]:
+def kind_of(hint: typing.Any) -> tuple[type, tuple, bool]:
     """The plain type of a setting, the values to choose from where there are few, and whether it may be `None`."""
     optional = typing.get_origin(hint) in (types.UnionType, typing.Union)
     inner = typing.get_args(hint)[0] if optional else hint
@@ -96,8 +103,9 @@ def read_file(name: str) -> dict:
     """
     path = PRESETS.get(name, Path(name))
     if not path.suffix and not path.exists():
-        known = ", ".join(PRESETS)
-        raise ValueError(f"`config` must be a JSON file or one of {known}, but was {name}{suggestion(name, PRESETS)}.")
+        presets = ", ".join(PRESETS)
+        hint = suggestion(name, PRESETS)
+        raise ValueError(f"`config` must be a JSON file or one of {presets}, but was {name}{hint}.")
     try:
         settings = json.loads(path.read_text("utf-8"), object_pairs_hook=unique)
     except json.JSONDecodeError as error:
@@ -135,16 +143,17 @@ def given_settings(arguments: list[str] | None = None) -> dict:
     registry.primitive_rule(words_of)
     hint = typing.Annotated[str | None, tyro.conf.arg(help=CONFIG_HELP, metavar="PATH_OR_NAME")]
     groups = {group.__name__.lower(): group for group in GROUPS}
+    kinds = dataclasses.make_dataclass("Settings", [("config", hint), *groups.items()])
     defaults = {}
     for title, group in groups.items():
         own = {entry.name for entry in dataclasses.fields(group)} & set(settings)
         defaults[title] = group(**{name: settings[name] for name in own})
     parsed, unknown = tyro.cli(
-        typing.TypedDict("Settings", {"config": hint, **groups}),
+        kinds,
         args=words,
         prog="medseglatdiff train",
         description="Trains the stages of MedSegLatDiff and saves a pipeline.",
-        default={"config": named.config, **defaults},
+        default=kinds(config=named.config, **defaults),
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
         registry=registry,
         return_unknown_args=True,
@@ -153,7 +162,7 @@ def given_settings(arguments: list[str] | None = None) -> dict:
     for word in unknown:
         name = word.split("=")[0].lstrip("-")
         raise ValueError(f"The options must be known settings, but there was {word}{suggestion(name, known)}.")
-    given = {name: value for title in groups for name, value in vars(parsed[title]).items()}
+    given = {name: value for title in groups for name, value in vars(getattr(parsed, title)).items()}
     # 3. together
     read = {name: read_words(name, value) for name, value in given.items() if isinstance(value, Words)}
     return settings | read

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from accelerate.commands.config.config_args import default_config_file
 
-from .launcher import find_launcher, launched_precision
+from .launcher import Precision, find_launcher, launched_precision
 
 
-def native_precision() -> str:
+def native_precision() -> Precision:
     """bf16 where this machine multiplies in it; no where it would only imitate it.
 
     Without AVX-512 PyTorch sends bf16 convolutions of a CPU down a path that takes 4 to 40 times as long as float32's.
@@ -22,7 +22,7 @@ def native_precision() -> str:
     return "bf16" if native else "no"
 
 
-def resolve_precision(setting: str | None) -> str:
+def resolve_precision(setting: Precision | None) -> Precision:
     """The setting where it names a precision, else what was asked of the launcher, else `native_precision`."""
     has_file = Path(default_config_file).is_file()
     return setting or launched_precision(os.environ, find_launcher(), has_file) or native_precision()

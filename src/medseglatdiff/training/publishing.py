@@ -9,7 +9,6 @@ from ..data.files import replacing_folder
 from ..hub.publish import publish
 from ..hub.repository import check_token
 from ..pipeline.pipeline import MedSegLatDiffPipeline
-from .config import Config
 
 
 class Publisher:
@@ -19,9 +18,9 @@ class Publisher:
     is on its way is left out.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, repo_id: str, output_dir: Path):
         check_token()
-        self.repo_id, self.folder = config.hub_model_id, Path(config.output_dir) / "best-pipeline"
+        self.repo_id, self.folder = repo_id, output_dir / "best-pipeline"
         self.upload: Future | None = None
 
     def publish_best(self, pipeline: MedSegLatDiffPipeline, step: int):

@@ -9,8 +9,10 @@ import inspect
 import json
 import typing
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pydantic
+from pydantic_core import ErrorDetails
 
 STRICT = pydantic.ConfigDict(strict=True, allow_inf_nan=False, extra="forbid", arbitrary_types_allowed=True)
 
@@ -21,9 +23,8 @@ def schema(function: Callable) -> type[pydantic.BaseModel]:
     parameters = inspect.signature(function).parameters
     constructor = function.__init__ if inspect.isclass(function) else function
     hints = typing.get_type_hints(constructor, include_extras=True)
-    return pydantic.create_model(
-        "Arguments", __config__=STRICT, **{name: (hints[name], entry.default) for name, entry in parameters.items()}
-    )
+    fields: dict[str, Any] = {name: (hints[name], entry.default) for name, entry in parameters.items()}
+    return pydantic.create_model("Arguments", __config__=STRICT, **fields)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -32,7 +33,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f" (did you mean `{near[0]}`?)" if near else ""
 
 
-def sentence(fault: dict, setting: str) -> str:
+def sentence(fault: ErrorDetails, setting: str) -> str:
     """One of pydantic's faults as a sentence that names the setting, what it must be and what it was."""
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"] if part != "list")
     name, rule = (setting + place).lstrip("."), fault["msg"].replace("Input should be", "must be")

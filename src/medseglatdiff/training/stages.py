@@ -17,6 +17,8 @@ from ..data.batches import draw_batch
 from ..data.splits import SegmentationSplit, rows_at, seeded_generator
 from ..metrics.overlap import dice, generalized_energy_distance
 from ..models.autoencoder import MedSegLatDiffVAE
+from ..models.image_encoder import MedSegLatDiffImageEncoder
+from ..models.unet import MedSegLatDiffUNet
 from ..pipeline.pipeline import MedSegLatDiffPipeline
 from .config import Config
 from .inheritance import pipeline_settings
@@ -83,11 +85,22 @@ def check_start(pipeline: MedSegLatDiffPipeline, config: Config):
         )
 
 
+class PipelineNetworks(nn.Module):
+    """The networks of a pipeline that a `PipelineStage` trains; a subclass adds how its loss calls them."""
+
+    def __init__(self, unet: MedSegLatDiffUNet, image_encoder: MedSegLatDiffVAE | MedSegLatDiffImageEncoder):
+        super().__init__()
+        self.unet, self.image_encoder = unet, image_encoder
+
+
 class PipelineStage(Stage):
     """Trains a pipeline's U-Net and image encoder over its frozen mask autoencoder; validated by the masks it draws.
 
-    A subclass sets `module`, which holds both as `unet` and `image_encoder`, and `num_inference_steps`.
+    A subclass sets `module` and `num_inference_steps`.
     """
+
+    module: PipelineNetworks
+    num_inference_steps: int
 
     def __init__(
         self, config: Config, train: SegmentationSplit, validation: SegmentationSplit, pipeline: MedSegLatDiffPipeline
@@ -116,7 +129,8 @@ class PipelineStage(Stage):
         """Hypotheses for one validation row, bool `(M, S, S)`: foreground of any class; noise depends on the row."""
         image = (self.validation.pixels([row]) + 1) / 2  # [1, C, S, S]
         generator = seeded_generator(self.config.seed, self.salt, row)
-        return self.pipeline()(image, self.config.validation_masks, generator=[generator]).masks[0] > 0
+        count = self.config.validation_masks
+        return self.pipeline()(image, count, generator=[generator], return_dict=False)[0][0] > 0
 
     def validate(self, rows: Sequence[int]) -> list[dict]:
         """GED (the score) and Dice of the majority of hypotheses against the majority of raters, for each row."""

@@ -38,7 +38,6 @@ from .precision import resolve_precision
 from .publishing import Publisher
 from .records import read_stages, save_model, save_pipeline
 from .resuming import checkpoint_to_resume
-from .stages import Stage
 from .watchdog import end_with_launcher
 
 
@@ -98,13 +97,12 @@ def read_split(config: Config, split: str) -> SegmentationSplit:
     return load_split(bar, config.num_channels, config.sample_size, config.num_classes, config.stretch)
 
 
-def train_autoencoder(stage: Stage, config: Config, total_steps: int) -> MedSegLatDiffVAE:
+def train_autoencoder(stage: MaskAutoencoderStage | ImageAutoencoderStage, config: Config, total_steps: int):
     """Trains an autoencoder, measures its latents, and saves it to `output_dir/STAGE/model`."""
     fit(stage, config, total_steps, config.vae_learning_rate, config.batch_size)
     if config.scale_latents:
         stage.measure_latents()
     save_model(stage.module, Path(config.output_dir) / stage.name / "model")
-    return stage.module
 
 
 def load_image_encoder(config: Config, factor: int) -> MedSegLatDiffVAE | MedSegLatDiffImageEncoder:
@@ -199,7 +197,9 @@ def run(config: Config, given: Collection[str] | None = None):
     for name in stages:
         checkpoint_to_resume(output_dir / name, config, state.num_processes)
     use_threads(state.num_processes)
-    publisher = Publisher(config) if config.push_to_hub and state.is_main_process else None
+    publisher = None
+    if config.push_to_hub and config.hub_model_id and state.is_main_process:
+        publisher = Publisher(config.hub_model_id, output_dir)
     with holding(output_dir) if state.is_main_process else nullcontext():
         # 2. data
         train, validation = (read_split(config, split) for split in ("train", "validation"))
