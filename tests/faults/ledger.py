@@ -57,6 +57,7 @@ class Ledger:
         return [
             {"what": what, "date": date, "count": kind.count, "held": kind.held, "failed": kind.failures}
             for what, kind in self.kinds.items()
+            if kind.count
         ] + [{"what": what, "date": date, "skipped": reason} for what, reason in self.skipped.items()]
 
 

@@ -93,6 +93,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 def refused(code: int, told: str, words: str = "") -> None:
     """Raises an `AssertionError` unless a command ended with exit code 2 and one sentence, which holds these words."""
     last = (told.replace("\r", "\n").strip().splitlines() or [""])[-1]
+    sentence = last[last.find("medseglatdiff: ") :]  # a progress bar may stand before it
     assert "Traceback" not in told, f"a traceback: {last}"
     assert code == 2, f"exit code {code}: {last}"
-    assert last.startswith("medseglatdiff: ") and words in last, f"not the sentence: {last}"
+    assert sentence.startswith("medseglatdiff: ") and words in sentence, f"not the sentence: {last[-200:]}"

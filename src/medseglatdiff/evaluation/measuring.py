@@ -51,24 +51,23 @@ def measure(pipeline, rows, chosen: np.ndarray, steps: int, folder: Path, option
     mine = todo[accelerator.process_index :: accelerator.num_processes]
     num_classes = pipeline.num_classes if pipeline else options.num_classes
     finished, started, sampling_seconds = [], time.perf_counter(), 0.0
-    bar = progress_bar(len(chosen), len(chosen) - len(todo), accelerator.is_main_process)
-    for first in range(0, len(mine), IMAGES_PER_BATCH):
-        indices = mine[first : first + IMAGES_PER_BATCH]
-        batch = [rows[index] for index in indices]
-        before = time.perf_counter()
-        predictions: list[Prediction | None] = [None] * len(batch)
-        if pipeline is not None:
-            predictions = [*predict_rows(pipeline, batch, steps, options, accelerator)]
-        sampling_seconds += time.perf_counter() - before
-        for index, row, prediction in zip(indices, batch, predictions, strict=True):
-            measured = measure_row(row, options.num_masks, options.seed, prediction, num_classes)
-            finished.append(measured | {"index": index})
-            bar.update(min(accelerator.num_processes, len(chosen) - bar.n))
-        if len(finished) >= IMAGES_PER_PART or indices[-1] == mine[-1]:
-            part = folder / f"{finished[0]['index']:06d}-{finished[-1]['index']:06d}.parquet"
-            save_table(part, pandas.DataFrame(finished))
-            finished = []
-    bar.close()
+    with progress_bar(len(chosen), len(chosen) - len(todo), accelerator.is_main_process) as bar:
+        for first in range(0, len(mine), IMAGES_PER_BATCH):
+            indices = mine[first : first + IMAGES_PER_BATCH]
+            batch = [rows[index] for index in indices]
+            before = time.perf_counter()
+            predictions: list[Prediction | None] = [None] * len(batch)
+            if pipeline is not None:
+                predictions = [*predict_rows(pipeline, batch, steps, options, accelerator)]
+            sampling_seconds += time.perf_counter() - before
+            for index, row, prediction in zip(indices, batch, predictions, strict=True):
+                measured = measure_row(row, options.num_masks, options.seed, prediction, num_classes)
+                finished.append(measured | {"index": index})
+                bar.update(min(accelerator.num_processes, len(chosen) - bar.n))
+            if len(finished) >= IMAGES_PER_PART or indices[-1] == mine[-1]:
+                part = folder / f"{finished[0]['index']:06d}-{finished[-1]['index']:06d}.parquet"
+                save_table(part, pandas.DataFrame(finished))
+                finished = []
     spent = {"images": len(mine), "sampling_seconds": sampling_seconds, "seconds": time.perf_counter() - started}
     spent = gather_object([spent])
     accelerator.wait_for_everyone()
