@@ -78,7 +78,7 @@ def test_a_start_on_the_hub_keeps_its_history(run, hub: Hub, tmp_path):  # noqa:
     assert record["config"]["start_from"] == REPO[1] and record["config"]["sample_size"] == 32
     before = json.loads((run / "pipeline" / "training.json").read_text())["stages"]
     assert record["stages"]["start/energy"] == before["energy"] and record["stages"]["unet"] == before["unet"]
-    assert f"are those of `{REPO[1]}`" in training_facts(record)["summary"]
+    assert f"initial weights come from `{REPO[1]}`" in training_facts(record)["summary"]
 
 
 def test_a_start_that_the_hub_does_not_have_is_named(hub: Hub, tmp_path):  # noqa: F811

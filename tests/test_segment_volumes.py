@@ -66,7 +66,7 @@ def test_a_series_by_point_is_written_in_its_own_geometry(studies, model, chest,
     assert str(studies).encode() not in text and SECRET.encode() not in text
     assert "volume (mm³)" in capsys.readouterr().out
     assert segment(*words, "--format", "nifti", "dicom-seg", "--num-masks", "3") == 0
-    assert "1 of 1 cases were finished already" in capsys.readouterr().out
+    assert "1 of 1 cases had already been finished" in capsys.readouterr().out
 
 
 def test_a_list_of_findings_chooses_cases_and_gives_each_a_folder(studies, model, chest, tmp_path):

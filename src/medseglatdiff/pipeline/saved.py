@@ -137,7 +137,9 @@ def checksum(path: Path) -> str:
     Names that begin with an underscore are no settings: diffusers keeps there where a model was loaded from.
     """
     if path.suffix == ".json":
-        settings = {name: value for name, value in read_json(path).items() if not name.startswith("_")}
+        settings = read_json(path)
+        if isinstance(settings, dict):  # what is none has changed
+            settings = {name: value for name, value in settings.items() if not name.startswith("_")}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
