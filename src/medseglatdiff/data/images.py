@@ -113,7 +113,7 @@ def preprocess(
             array = to_channels(load_image(image, stretch), num_channels)  # [H, W, C]
         except (TypeError, ValueError) as error:
             kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(f"`images` must hold usable images, but index {index} is not: {error}") from error
+            raise kind(f"`images` must be usable images, but index {index} is not: {error}") from error
         pixels = torch.from_numpy(array).movedim(-1, 0)[None]  # [1, C, H, W]
         batch.append(resize_bilinear(pixels, (sample_size, sample_size)))  # [1, C, S, S]
         sizes.append(array.shape[:2])

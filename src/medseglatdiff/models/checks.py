@@ -88,7 +88,7 @@ AUTOENCODER = {
     "bottleneck": one_of("kl", "vq"),
     "num_codes": integer(2, 65_536),
     "decoder_block_out_channels": later(optional(several(integer(1, 2048), 1, 8))),
-    "decoder_layers_per_block": later(optional(integer(1, 16))),
+    "decoder_layers_per_block": later(optional(integer(0, 16))),
     "latents_mean": optional(several(number(-1e6, 1e6), 1, 256)),
     "latents_std": optional(several(number(0, 1e6, above=True), 1, 256)),
 }
