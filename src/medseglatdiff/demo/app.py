@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import gradio as gr
@@ -13,7 +14,8 @@ from ..pipeline.loading import load_pipeline
 from ..pipeline.pipeline import MedSegLatDiffPipeline
 from . import texts
 from .client_limits import UploadLimit
-from .handlers import KEEP_SECONDS, Handlers
+from .events import KEEP_SECONDS
+from .handlers import Handlers
 from .layout import Controls, Inputs, build_page
 from .limits import MAX_FILE_MB, silence_pydicom
 from .model_names import short_names
@@ -67,12 +69,12 @@ class Page(gr.Blocks):
             raise gr.Error(texts.MALFORMED, print_exception=False) from None
 
 
-def build_demo(pipelines: dict[str, MedSegLatDiffPipeline], problems: list[str] = ()) -> gr.Blocks:
+def build_demo(pipelines: dict[str, MedSegLatDiffPipeline], problems: Sequence[str] = ()) -> gr.Blocks:
     """The page, with its queue; `launch(**LAUNCH)` serves it.
 
     Args:
         pipelines (`dict[str, MedSegLatDiffPipeline]`): by the names to show.
-        problems (`list[str]`, *optional*): sentences to show at the top, such as why a model is missing.
+        problems (`Sequence[str]`, *optional*): sentences to show at the top, such as why a model is missing.
     """
     for pipeline in pipelines.values():
         pipeline.set_progress_bar_config(disable=True)
@@ -111,7 +113,8 @@ def connect_clicks(handlers: Handlers, inputs: Inputs, controls: Controls, shown
     """A click on the picture, and the same by numbers, at once; the answer when the model is free."""
 
     def clicked(means, model, shown_outlines, zoom, request: gr.Request, event: gr.SelectData) -> Shown:
-        return handlers.mark(means, model, shown_outlines, zoom, *event.index, request)
+        x, y = event.index
+        return handlers.mark(means, model, shown_outlines, zoom, x, y, request)
 
     given = [controls.means, inputs.model, shown.outlines, controls.zoom]
     marked = [

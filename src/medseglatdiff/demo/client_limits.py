@@ -58,8 +58,8 @@ class UploadLimit:
                 uploads.popleft()
             if not uploads:
                 del self.uploads[name]
-        uploads = self.uploads.get(client, ())
-        if len(uploads) >= MAX_UPLOADS or sum(size for _, size in uploads) + length > MAX_UPLOADED_MB * 10**6:
+        recent = self.uploads.get(client, deque())
+        if len(recent) >= MAX_UPLOADS or sum(size for _, size in recent) + length > MAX_UPLOADED_MB * 10**6:
             return 429, TOO_MANY
         if stored_bytes() + length > MAX_STORED_MB * 10**6:
             return 503, FULL

@@ -36,7 +36,8 @@ class Downloads(NamedTuple):
 def write_downloads(job: Job, segmentation: Segmentation, folder: Path) -> Downloads:
     """Writes the results into `folder`, which must exist, under the upload's name where that tells of no patient."""
     kinds = ("masks.zip", "arrays.npz", "numbers.json", "overview.png", "segmentation.dcm")
-    files = Downloads(*(str(folder / f"{job.name}-{kind}") for kind in kinds))
+    masks, npz, json_file, picture_file, dicom = (str(folder / f"{job.name}-{kind}") for kind in kinds)
+    files = Downloads(masks, npz, json_file, picture_file, dicom=None)
     arrays = {name: getattr(segmentation, name) for name in ARRAYS}
     np.savez_compressed(files.arrays, image=job.upload.image, **arrays)
     Path(files.numbers).write_text(json.dumps(numbers(job, segmentation), indent=2) + "\n")
@@ -48,12 +49,12 @@ def write_downloads(job: Job, segmentation: Segmentation, folder: Path) -> Downl
             archive.write(picture, picture.name)
         archive.write(files.overview, "overview.png")
     if job.upload.dicom is None:
-        return files._replace(dicom=None)
+        return files
     if segmentation.num_classes > 1:
-        return files._replace(dicom=None, note=NO_SEG_CLASSES)
-    if not write_dicom(job.upload.dicom, job.model, segmentation, files.dicom):
-        return files._replace(dicom=None, note=NO_SEG)
-    return files
+        return files._replace(note=NO_SEG_CLASSES)
+    if not write_dicom(job.upload.dicom, job.model, segmentation, dicom):
+        return files._replace(note=NO_SEG)
+    return files._replace(dicom=dicom)
 
 
 def overview(job: Job, segmentation: Segmentation) -> PIL.Image.Image:

@@ -1,38 +1,26 @@
 """What happens when something is clicked: from inputs to the values that the page's components show."""
 
-import logging
-import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from uuid import uuid4
 from weakref import WeakSet
 
 import gradio as gr
-import numpy as np
-from gradio.context import LocalContext
-from gradio.utils import get_upload_folder
 
 from ..pipeline.inputs import field_of_view
 from ..pipeline.pipeline import MedSegLatDiffPipeline
 from ..pipeline.regions import region_window
-from ..pipeline.sampling import SamplingInterrupted
 from . import texts
 from .downloads import write_downloads
+from .events import KEEP_SECONDS, client_gone, drawing, only_sentences, results_folder
 from .example_images import EXAMPLES, suited_model
-from .limits import InputError, check_settings, read_file, read_upload, safe_name
+from .limits import UPLOAD_FIRST, InputError, Upload, check_settings, read_file, read_upload, safe_name
 from .model_names import human_names
 from .numbers import numbers
-from .results import HIDE, OFF, ON, SKIP, Shown, buttons, finished, maps, nothing, preview, redrawn, running
-from .sampling import Job, Progress, shrunk
+from .results import HIDE, OFF, Shown, buttons, finished, maps, nothing, preview, redrawn
+from .sampling import Job, shrunk
 from .sessions import Session, Sessions
-from .storage import new_folder
 
-KEEP_SECONDS = 60 * texts.KEEP_MINUTES
 PLUS, MINUS, LOOK = "+ belongs to it", "- does not belong", "look here"  # what a click on the picture says
-PAUSE = 0.3  # seconds between two reports of progress, at least
-LOG = logging.getLogger("medseglatdiff.demo")
 
 
 class Handlers:
@@ -52,14 +40,21 @@ class Handlers:
 
     def pipeline(self, model: str | None) -> MedSegLatDiffPipeline:
         """The pipeline of this name, or an `InputError`."""
-        if model not in self.pipelines:
+        return self.pipelines[self.known(model)]
+
+    def known(self, model: str | None) -> str:
+        """The name itself where a pipeline has it, or an `InputError`."""
+        if model is None or model not in self.pipelines:
             raise InputError(texts.NO_MODEL)
-        return self.pipelines[model]
+        return model
 
     def job(self, path: str | None, model: str | None, num_masks, num_inference_steps, seed, region=None) -> Job:
         """Checks every input, the upload last, before anything is sampled."""
-        pipeline = self.pipeline(model)
+        model = self.known(model)
+        pipeline = self.pipelines[model]
         settings = check_settings(num_masks, num_inference_steps, seed)
+        if path is None:
+            raise InputError(UPLOAD_FIRST)
         upload = read_upload(read_file(path), pipeline.config.stretch)
         name = safe_name(path, upload.dicom is not None)
         job = Job(upload, pipeline, model, *settings, name=name, region=region, gone=client_gone())
@@ -95,15 +90,18 @@ class Handlers:
     def correct(self, request: gr.Request) -> Iterator[Shown]:
         """The page after a click with + or -: the hypotheses that fit, more of which are drawn if few do."""
         session = self.sessions[request.session_hash]
-        if not session.is_waiting:
+        job = session.job
+        if job is None or not session.is_waiting:
             yield Shown()
             return
-        session.is_waiting, job = False, session.job
+        session.is_waiting = False
         try:
             with only_sentences():
                 job.gone = client_gone()
-                threshold = session.segmentation.threshold
-                session.segmentation = (yield from drawing(session, job, job.correct())).at_threshold(threshold)
+                _, before = session.result
+                after = yield from drawing(session, job, job.correct())
+                assert after is not None  # `correct` ends with a result or raises
+                session.segmentation = after.at_threshold(before.threshold)
                 yield finished(session, self.words[job.model], True, results_folder())
         except InputError as error:
             job.clicks.pop()
@@ -136,23 +134,24 @@ class Handlers:
         session = self.sessions[request.session_hash]
         try:
             with only_sentences():
-                if session.upload is None:
+                if session.upload is None or session.view is None:
                     raise InputError(texts.NO_IMAGE_YET)
                 if not (isinstance(x, (int, float)) and isinstance(y, (int, float))):
                     raise InputError(texts.NO_POINT)
                 point = session.view.point(x, y)
                 if session.segmentation is None or means == LOOK:
-                    return self.look(session, model, point)
-                session.job.clicks.append((*point, means == PLUS))
+                    return self.look(session, session.upload, model, point)
+                job, segmentation = session.result
+                job.clicks.append((*point, means == PLUS))
                 session.is_waiting = True
-                picture = redrawn(session, shown, 100 * session.segmentation.threshold, zoom).picture
+                picture = redrawn(session, shown, 100 * segmentation.threshold, zoom).picture
                 return Shown(texts.said(texts.ASKING), picture=picture)
         except InputError as error:
             return Shown(texts.problem(str(error)))
 
-    def look(self, session: Session, model: str | None, point: tuple[float, float]) -> Shown:
+    def look(self, session: Session, upload: Upload, model: str | None, point: tuple[float, float]) -> Shown:
         """Sets the point around which to look, for models that were trained on crops."""
-        upload, config = session.upload, self.pipeline(model).config
+        config = self.pipeline(model).config
         if config.region_size is None:
             return Shown(texts.said(texts.NO_REGIONS))
         full = [
@@ -166,7 +165,7 @@ class Handlers:
     def take_back(self, request: gr.Request) -> Shown:
         """Forgets the clicks on the results."""
         session = self.sessions[request.session_hash]
-        if session.segmentation and session.job.clicks:
+        if session.segmentation and session.job and session.job.clicks:
             session.job.clicks.clear()
             session.is_waiting = True
         return Shown()
@@ -183,7 +182,8 @@ class Handlers:
         session = self.sessions[request.session_hash]
         if session.segmentation is None:
             return Shown()
-        return Shown(**buttons(write_downloads(session.job, session.segmentation, results_folder())))
+        job, segmentation = session.result
+        return Shown(**buttons(write_downloads(job, segmentation, results_folder())))
 
     def zoom(self, zoom: bool, request: gr.Request) -> Shown:
         """Maps and tiles of the finding or of the whole image."""
@@ -227,48 +227,3 @@ class Handlers:
                 return numbers(job, segmentation), files.masks, files.arrays, files.dicom
         except InputError as error:
             raise gr.Error(str(error), print_exception=False) from None
-
-
-def drawing(session: Session, job: Job, reports: Iterator) -> Iterator[Shown]:
-    """The page while candidates arrive; returns the last report where that is a result."""
-    start, told, done = time.perf_counter(), 0.0, 0
-    first, no_masks = job.candidates is None, np.zeros((0, *job.upload.image.shape[:2]), bool)
-    yield Shown(
-        texts.progress(job, None), ON, running(session, job, no_masks if first else None), HIDE if first else SKIP
-    )
-    for report in reports:
-        if not isinstance(report, Progress):
-            return report
-        now = time.perf_counter()
-        if report.done == done and now - told < PAUSE:
-            continue
-        picture = running(session, job, report.masks if first and report.done > done else None)
-        told, done = now, report.done
-        yield Shown(texts.progress(job, report, now - start), ON, picture)
-    return None
-
-
-def results_folder() -> Path:
-    """Where the files of a run go."""
-    return new_folder(Path(get_upload_folder()), KEEP_SECONDS)
-
-
-def client_gone() -> Callable[[], bool]:
-    """Tells whether the client of the event at hand has gone away; without an event (a direct call) it has not."""
-    blocks, number = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
-    event = blocks._queue.event_ids_to_events.get(number) if blocks and number else None
-    return lambda: event is not None and not event.alive
-
-
-@contextmanager
-def only_sentences():
-    """Turns what nobody foresaw into a sentence; the log gets the place, never the message, which may quote a file."""
-    try:
-        yield
-    except InputError:
-        raise
-    except SamplingInterrupted:
-        raise InputError(texts.STOPPED) from None
-    except Exception as error:  # whatever it is: the visitor gets a sentence, the log the place
-        LOG.error("%s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
-        raise InputError(texts.FAILED) from None

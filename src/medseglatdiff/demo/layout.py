@@ -54,10 +54,11 @@ def build_page(handlers: Handlers) -> tuple[Inputs, Controls, Shown]:
                 alt_text="the image with the outlines of hypotheses and consensus",
             )
             with gr.Accordion("Click on the picture, or give a point by numbers", open=False, elem_id="clicks"):
-                controls = build_clicks()
+                means, x, y, use_point, take_back = build_clicks()
         with gr.Column(min_width=300, elem_id="below"):
-            results = build_results()
-    return inputs, Controls(examples, run, *controls, results.pop()), Shown(status, cancel, picture, *results)
+            *results, zoom = build_results()
+    controls = Controls(examples, run, means, x, y, use_point, take_back, zoom)
+    return inputs, controls, Shown(status, cancel, picture, *results)
 
 
 def build_inputs(handlers: Handlers) -> tuple:

@@ -20,7 +20,7 @@ MAP_SHARE = 0.65  # of a map's colours over the image
 SIXTEEN = (
     "e6194b 3cb44b ffe119 4363d8 f58231 911eb4 42d4f4 f032e6 bfef45 fabed4 469990 dcbeff 9a6324 aaffc3 808000 ffd8b1"
 )
-COLOURS = [tuple(bytes.fromhex(colour)) for colour in SIXTEEN.split()]
+COLOURS = [(red, green, blue) for red, green, blue in map(bytes.fromhex, SIXTEEN.split())]
 
 
 def colour_of(index: int) -> tuple[int, int, int]:

@@ -13,7 +13,7 @@ from . import texts
 from .downloads import Downloads, write_downloads
 from .example_images import FINISHED
 from .limits import Upload
-from .pictures import TILE, View, draw_image, draw_map, draw_outlines, draw_tiles, view_of
+from .pictures import LONGEST, TILE, View, draw_image, draw_map, draw_outlines, draw_tiles, view_of
 from .sampling import Job, Segmentation
 from .sessions import Session
 
@@ -75,7 +75,8 @@ def running(session: Session, job: Job, masks: np.ndarray | None) -> Any:
 
 def finished(session: Session, model: str, zoom: bool, folder: Path) -> Shown:
     """Every value at the end of a run or of a correction."""
-    job, segmentation, classes = session.job, session.segmentation, session.segmentation.num_classes
+    job, segmentation = session.result
+    classes = segmentation.num_classes
     names = [CONSENSUS, *(str(number) for number in range(1, len(segmentation.masks) + 1))]
     files = write_downloads(job, segmentation, folder)
     return maps(session, zoom)._replace(
@@ -91,15 +92,14 @@ def finished(session: Session, model: str, zoom: bool, folder: Path) -> Shown:
     )
 
 
-def result_view(segmentation: Segmentation, upload: Upload, zoom: bool, longest: int | None = None) -> View:
+def result_view(segmentation: Segmentation, upload: Upload, zoom: bool, longest: int = LONGEST) -> View:
     """The part around the finding, or all of the image."""
-    options = {} if longest is None else {"longest": longest}
-    return view_of(upload.image.shape, (segmentation.masks > 0).any(axis=0) if zoom else None, **options)
+    return view_of(upload.image.shape, np.any(segmentation.masks > 0, axis=0) if zoom else None, longest)
 
 
 def result_picture(session: Session, shown: Sequence[str], zoom: bool):
     """The picture with the outlines that are ticked."""
-    job, segmentation = session.job, session.segmentation
+    job, segmentation = session.result
     session.view = result_view(segmentation, job.upload, zoom)
     indices = [int(name) - 1 for name in shown if name != CONSENSUS and int(name) <= len(segmentation.masks)]
     return draw_outlines(
@@ -115,18 +115,18 @@ def result_picture(session: Session, shown: Sequence[str], zoom: bool):
 
 def redrawn(session: Session, shown: Sequence[str], percent: float, zoom: bool) -> Shown:
     """Outlines and numbers at another threshold over the confidence; `rewritten` files follow."""
-    job, segmentation = session.job, session.segmentation
+    job, segmentation = session.result
     own = job.pipeline.config.threshold
     threshold = own if percent == round(100 * own) else percent / 100  # the slider knows whole percents only
     files = {} if threshold == segmentation.threshold else dict.fromkeys(FILES, OFF)
-    session.segmentation = segmentation.at_threshold(threshold)
-    cards = texts.cards(session.segmentation, job.upload.spacing)
+    segmentation = session.segmentation = segmentation.at_threshold(threshold)
+    cards = texts.cards(segmentation, job.upload.spacing)
     return Shown(picture=result_picture(session, shown, zoom), cards=cards, **files)
 
 
 def maps(session: Session, zoom: bool) -> Shown:
     """Maps and tiles, zoomed or whole."""
-    job, segmentation = session.job, session.segmentation
+    job, segmentation = session.result
     upload, masks = job.upload, segmentation.masks
     view, tile = result_view(segmentation, upload, zoom), result_view(segmentation, upload, zoom, TILE)
     confidence, uncertainty = (

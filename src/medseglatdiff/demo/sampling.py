@@ -83,7 +83,18 @@ class Job:
     @property
     def num_drawn(self) -> int:
         """How many there are."""
-        return self.candidates.latents.shape[1]
+        return self.drawn.latents.shape[1]
+
+    @property
+    def drawn(self) -> MedSegLatDiffCandidates:
+        """The candidates of all rounds.
+
+        Raises:
+            RuntimeError: before the end of the first round.
+        """
+        if self.candidates is None:
+            raise RuntimeError("No candidates have been drawn yet.")
+        return self.candidates
 
     @property
     def points(self) -> dict[str, list]:
@@ -168,9 +179,11 @@ class Job:
         Raises:
             ValueError: where none fits.
         """
-        output = self.pipeline.select(self.candidates, self.num_masks, **self.points, return_dict=False)
-        arrays = (column[0] for column in output)
-        return Segmentation(*arrays, self.pipeline.config.threshold, time.perf_counter() - self.started)
+        inside, outside = self.points["inside"], self.points["outside"]
+        output = self.pipeline.select(self.drawn, self.num_masks, inside, outside, return_dict=False)
+        masks, confidence, uncertainty, consensus = (column[0] for column in output)
+        threshold, seconds = self.pipeline.config.threshold, time.perf_counter() - self.started
+        return Segmentation(masks, confidence, uncertainty, consensus, threshold, seconds)
 
     def correct(self) -> Iterator[Progress | Segmentation]:
         """Ends with what fits the points; where fewer than `FEWEST` candidates do, draws more, `ROUNDS` times at most.
@@ -198,7 +211,9 @@ class Job:
 
 def check_clicks(clicks: list[tuple[float, float, bool]], window: Window | None):
     """Raises an `InputError` for a click outside the window."""
-    for x, y, _ in clicks if window else ():
+    if window is None:
+        return
+    for x, y, _ in clicks:
         if not (window.left <= x < window.right and window.top <= y < window.bottom):
             raise InputError("Please click inside the frame: the model has not looked at the rest of the image.")
 
@@ -211,7 +226,9 @@ def shrunk(window: Window, upload: Upload) -> Window:
 
 
 def joined(first: MedSegLatDiffCandidates, second: MedSegLatDiffCandidates) -> MedSegLatDiffCandidates:
-    """The candidates of two rounds for one image."""
+    """The candidates of two rounds for one image, both decoded."""
+    if first.probabilities is None or second.probabilities is None:
+        raise ValueError("`first` and `second` must hold their `probabilities`.")
     latents = torch.cat([first.latents, second.latents], dim=1)  # [1, N, C, h, w]
     probabilities = [torch.cat([first.probabilities[0], second.probabilities[0]])]  # [N, 1+K, S, S]
     return MedSegLatDiffCandidates(latents, first.sizes, first.windows, first.batch_size, probabilities)

@@ -34,6 +34,17 @@ class Session:
     is_waiting: bool = False
     touched: float = 0.0
 
+    @property
+    def result(self) -> tuple[Job, Segmentation]:
+        """The latest run and its result.
+
+        Raises:
+            RuntimeError: where there is none.
+        """
+        if self.job is None or self.segmentation is None:
+            raise RuntimeError("This session has no result.")
+        return self.job, self.segmentation
+
 
 class Sessions:
     """The visitors' sessions, by Gradio's session hash.
