@@ -134,17 +134,17 @@ MALFORMED = {
     "nothing": [],
     "too few": [None, "tiny"],
     "too many": [None, "tiny", 1, 1, 0, 5, 6],
-    "a number as image": [7, "tiny", 1, 1, 0],
-    "a list as image": [[1, [2]], "tiny", 1, 1, 0],
-    "an image without path": [{"meta": {"_type": "gradio.FileData"}}, "tiny", 1, 1, 0],
-    "a path as text": ["/etc/passwd", "tiny", 1, 1, 0],
-    "a file that is not there": [IMAGE, "tiny", 1, 1, 0],
-    "a file of the server": [IMAGE | {"path": "/etc/passwd"}, "tiny", 1, 1, 0],
-    "a dict as number": [None, "tiny", {"a": 1}, 1, 0],
-    "a text as number": [None, "tiny", "three", 1, 0],
-    "a list as model": [None, ["tiny"], 1, 1, 0],
-    "an unknown model": [None, "huge", 1, 1, 0],
-    "a number as model": [None, 1e400, 1, 1, 0],
+    "a number as image": [7, "tiny", 1, 1, 0, None],
+    "a list as image": [[1, [2]], "tiny", 1, 1, 0, None],
+    "an image without path": [{"meta": {"_type": "gradio.FileData"}}, "tiny", 1, 1, 0, None],
+    "a path as text": ["/etc/passwd", "tiny", 1, 1, 0, None],
+    "a file that is not there": [IMAGE, "tiny", 1, 1, 0, None],
+    "a file of the server": [IMAGE | {"path": "/etc/passwd"}, "tiny", 1, 1, 0, None],
+    "a dict as number": [None, "tiny", {"a": 1}, 1, 0, None],
+    "a text as number": [None, "tiny", "three", 1, 0, None],
+    "a list as model": [None, ["tiny"], 1, 1, 0, None],
+    "an unknown model": [None, "huge", 1, 1, 0, None],
+    "a number as model": [None, 1e400, 1, 1, 0, None],
 }
 
 
@@ -164,13 +164,13 @@ def test_malformed_calls_get_a_sentence(served, name, capfd):
 def test_a_client_that_is_gone_stops_its_run(served):
     url, _, steps = served
     path = httpx.post(f"{url}/gradio_api/upload", files={"files": ("a.png", phantom_png())}).json()[0]
-    call = {"data": [IMAGE | {"path": path}, "tiny", 32, 50, 0]}  # 200 steps
-    number = httpx.post(f"{url}/gradio_api/call/segment", json=call).json()["event_id"]
+    call = {"data": [IMAGE | {"path": path}, "tiny", 32, 50, 0, None]}  # 200 steps
     steps.clear()
-    with httpx.stream("GET", f"{url}/gradio_api/call/segment/{number}", timeout=30):
-        while len(steps) < 3:
-            time.sleep(0.01)
+    number = httpx.post(f"{url}/gradio_api/call/segment", json=call).json()["event_id"]
     deadline = time.monotonic() + 30
+    with httpx.stream("GET", f"{url}/gradio_api/call/segment/{number}", timeout=30):
+        while len(steps) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
     while any(thread.name == "sampling" for thread in threading.enumerate()) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert 3 <= len(steps) < 150
