@@ -20,7 +20,7 @@ class PixelMasks(ModelMixin, ConfigMixin):
     """
 
     @register_to_config
-    def __init__(self, share: float, latent_channels: int = 1, out_channels: int = 2):
+    def __init__(self, share: float, in_channels: int = 2, latent_channels: int = 1, out_channels: int = 2):
         super().__init__()
         self.register_buffer("mean", torch.tensor(share))
         self.register_buffer("std", torch.tensor((share * (1 - share)) ** 0.5))
@@ -55,6 +55,14 @@ class PixelCondition(ModelMixin, ConfigMixin):
     def condition_channels(self) -> int:
         return self.config.condition_channels
 
+    @property
+    def downsampling_factor(self) -> int:
+        return 1
+
     def condition(self, images: torch.Tensor) -> torch.Tensor:
         """`(B, condition_channels, S, S)` from `(B, in_channels, S, S)`."""
         return self.layers(images)
+
+    def condition_and_logits(self, images: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """The condition; there is no head."""
+        return self.condition(images), None

@@ -224,7 +224,7 @@ def test_series_that_cannot_be_used_say_why(tmp_path):
         r"slices missing in the series, such as 1\.2\.3\.2": {"1.2/2.dcm": None},
         r"1\.2/2\.dcm.*cannot be decoded": {"1.2/2.dcm": compressed(files["1.2/2.dcm"], pydicom.uid.JPEG2000Lossless)},
         r"1\.2/5\.dcm.*no (readable DICOM|usable header)": {"1.2/5.dcm": files["1.2/5.dcm"][:300]},
-        r"1\.2/4\.dcm.*no readable DICOM": {"1.2/4.dcm": b"nothing"},
+        r"1\.2/4\.dcm.*not a readable DICOM": {"1.2/4.dcm": b"nothing"},
         r"pixels of unknown mm": {"1.2/1.dcm": dicom(0, np.zeros((SIDE, SIDE)), 1, spacing=(0.0, 0.7))},
         r"is about series 1\.9, but lies beside series 1\.2": {"1.2/a.xml": xml([], "1.9")},
         r"cannot be parsed": {"1.2/a.xml": files["1.2/a.xml"][:200]},

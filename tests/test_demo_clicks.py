@@ -133,7 +133,7 @@ def test_a_model_of_crops_asks_for_a_click_and_looks_there(visit, url, pipelines
     page = visit(url)
     segment(page, "crops")
     expect(page.get_by_role("alert")).to_contain_text(
-        "This image has 48 x 40 pixels, but this checkpoint was trained on crops of 24 x 24: shrunk to that, small "
+        "This image has 48 x 40 pixels, but this checkpoint was trained on crops of 24 x 24: at that size, small "
         "findings are lost. Pass the region to look at: please click on the picture"
     )
     image = page.locator("#picture img")

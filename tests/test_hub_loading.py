@@ -45,7 +45,7 @@ def forget_a_component(folder: Path):
 FAULTS = {
     "missing folder": (lambda f: shutil.rmtree(f / "unet"), "MedSegLatDiffUNet cannot be loaded"),
     "missing file": (lambda f: (f / "unet" / WEIGHTS).unlink(), f"no file named {WEIGHTS}"),
-    "missing entry": (forget_a_component, "expected .*'mask_vae'"),
+    "missing entry": (forget_a_component, "must name every component, but lacks 'mask_vae'"),
     "truncated": (truncate, "MedSegLatDiffUNet cannot be loaded: Unable to load weights"),
     "pickle": (pickle_instead, f"no file named {WEIGHTS}"),
     "pickle in disguise": (pickle_in_disguise, "MedSegLatDiffUNet cannot be loaded: Unable to load weights"),

@@ -137,6 +137,8 @@ def check_index(index: object, pipeline_class: type) -> Mapping:
     that it names, or runs a file of the folder.
     """
     index = check_class(index, pipeline_class)
+    if "_class_name" not in index:
+        raise ValueError(f"{INDEX} must name its class as `_class_name`, but does not.")
     if lacking := [name for name in (*COMPONENTS, "scheduler") if name not in index]:
         raise ValueError(f"{INDEX} must name every component, but lacks {lacking[0]!r}.")
     for name, allowed in COMPONENTS.items():
