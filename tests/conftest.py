@@ -88,3 +88,57 @@ def real_data() -> Path:
         # their licences keep them out of the repository, and so out of CI
         pytest.skip(f"needs the real data sets in {folder} (MEDSEGLATDIFF_DATA)")
     return folder
+
+
+# these train, start programs or serve pages: `make test-fast` leaves them out
+SLOW = {
+    "test_baselines",
+    "test_benchmarks",
+    "test_calibrate",
+    "test_config_fuzzing",
+    "test_dataset_builders",
+    "test_dataset_ends",
+    "test_dataset_hub",
+    "test_dataset_real",
+    "test_dataset_training",
+    "test_demo_api",
+    "test_demo_clicks",
+    "test_demo_correct",
+    "test_demo_page",
+    "test_demo_results",
+    "test_demo_storage",
+    "test_evaluation",
+    "test_hostile_inputs",
+    "test_hub_faults",
+    "test_hub_guard",
+    "test_hub_index",
+    "test_hub_loading",
+    "test_hub_publish",
+    "test_hub_training",
+    "test_hub_wheel",
+    "test_medseg_metrics",
+    "test_multiclass",
+    "test_packing",
+    "test_phantom",
+    "test_ray_example",
+    "test_readme",
+    "test_schedule",
+    "test_segment_finding",
+    "test_segment_folder",
+    "test_settings",
+    "test_think_once",
+    "test_training",
+    "test_training_checkpoints",
+    "test_training_processes",
+    "test_training_records",
+    "test_training_resume",
+    "test_training_start",
+    "test_wheel_commands",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]):
+    """Marks the tests of whole files as slow."""
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
