@@ -15,16 +15,17 @@ from pathlib import Path
 import ray
 
 from medseglatdiff.data.files import sweep
+from medseglatdiff.pipeline.case_results import SegmentSettings
 from medseglatdiff.pipeline.cases import Case, find_cases
-from medseglatdiff.pipeline.segmenter import CaseSegmenter, SegmentSettings
+from medseglatdiff.pipeline.segmenter import CaseSegmenter
 
 
 class SegmentBatch:
     """A `CaseSegmenter` as Ray Data calls it: a batch of names and paths in, what became of them out."""
 
-    def __init__(self, model: str, out: str, settings: SegmentSettings, overwrite: bool):
+    def __init__(self, model: str, out: str, settings: SegmentSettings):
         worker = ray.get_runtime_context().get_actor_id()
-        self.segmenter = CaseSegmenter(model, Path(out), settings, worker=worker, overwrite=overwrite)
+        self.segmenter = CaseSegmenter(model, Path(out), settings, worker=worker)
         self.segmenter.prepare()
 
     def __call__(self, batch: dict) -> dict:
@@ -52,10 +53,14 @@ def main(arguments: list[str] | None = None) -> int:
     out.mkdir(parents=True, exist_ok=True)
     sweep(out)  # what killed workers of an earlier run left unfinished
     cases = find_cases([Path(entry).resolve() for entry in options.inputs], out)
+    segmenter = CaseSegmenter(options.model, out, settings)
+    others = [] if options.overwrite else [case.name for case in cases if segmenter.other_settings(case)]
+    if others:
+        parser.error(f"{others[0]} was finished with other settings: name another `--out`, or give `--overwrite`.")
     rows = ray.data.from_items([{"name": case.name, "path": case.path} for case in cases])
     outcomes = rows.map_batches(
         SegmentBatch,
-        fn_constructor_args=(options.model, str(out), settings, options.overwrite),
+        fn_constructor_args=(options.model, str(out), settings),
         batch_size=options.batch_size,
         concurrency=options.concurrency,
     ).take_all()
