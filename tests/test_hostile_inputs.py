@@ -1,14 +1,13 @@
 """Changed bytes of tiny files, and every file that pydicom ships: an image or a sentence, never another exception."""
 
 import io
-import signal
 import warnings
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
+from faults.ledger import within
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -101,22 +100,6 @@ def test_changed_bytes_are_an_image_or_a_sentence(data, stretch, frame):
 @given(changed_files(), st.booleans(), st.sampled_from([None, 0, 1]))
 def test_ten_thousand_changed_files(data, stretch, frame):
     read_or_refuse(data, stretch, frame)
-
-
-@contextmanager
-def within(seconds: int):
-    """No hang: an error after so many seconds."""
-
-    def late(*_):
-        raise AssertionError(f"no answer within {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def independent(path: Path, frame: int) -> np.ndarray:
