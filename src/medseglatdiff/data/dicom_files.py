@@ -111,16 +111,17 @@ def _refuse_bombs(file):
 
 
 def refuse_other_objects(dataset, name: str):
-    """Refuses storage classes that are not images (doses, segmentations, reports, ...) and files without pixels.
+    """Raises a `BadImage` for storage classes that are not images, and for files without pixels."""
+    refuse_other_classes(dataset, name)
+    if "PixelData" not in dataset:
+        raise BadImage(f"`image` must be a DICOM file with pixel data, but {name} has none.")
 
-    Raises:
-        BadImage: names the class.
-    """
+
+def refuse_other_classes(dataset, name: str):
+    """Raises a `BadImage` that names the class of what is no image: a dose, a segmentation, a report, ..."""
     meta = getattr(dataset, "file_meta", None) or {}
     uid = str(dataset.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "")
     if uid.startswith(tuple(f"{STORAGE}{kind}." for kind in NO_PICTURES)) or uid in {STORAGE + k for k in NO_PICTURES}:
         from pydicom.uid import UID
 
         raise BadImage(f"`image` must be a DICOM image, but {name} is of the class {UID(uid).name}.")
-    if "PixelData" not in dataset:
-        raise BadImage(f"`image` must be a DICOM file with pixel data, but {name} has none.")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .dicom import is_dicom, read_dataset
+from .dicom_files import refuse_other_classes
 from .frames import frame_values, shown_values
 from .limits import BadImage, unreadable
 from .volumes import Volume, check_geometry
@@ -138,6 +139,7 @@ def _volume(path: Path, sources: Sequence, geometry: tuple, size, frame_of, fram
 
 
 def _check_grey(header, file: Path):
+    refuse_other_classes(header, str(file))
     photometric = header.get("PhotometricInterpretation")
     if photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise BadImage(f"{file} must be grey as a slice of a volume, but is {photometric}: pass it as an image.")

@@ -103,7 +103,8 @@ def connect_runs(handlers: Handlers, inputs: Inputs, controls: Controls, shown: 
     gr.on(uploads, None, outputs=controls.run, js=DISABLE, api_visibility="private")
     previewed = gr.on(uploads, handlers.preview, [inputs.image, inputs.model], list(shown), **LATEST)
     previewed.then(None, outputs=controls.run, js=ENABLE, api_visibility="private")  # also after a failure
-    gr.on([controls.run.click, example.change], handlers.segment_page, list(inputs), list(shown), **LATEST, **SAMPLING)
+    runs, given = [controls.run.click, example.change], [*inputs, controls.zoom]
+    gr.on(runs, handlers.segment_page, given, list(shown), **LATEST, **SAMPLING)
     # the run itself says that it has stopped, which Gradio's `cancels` would keep from the page
     shown.cancel.click(handlers.cancel, None, list(shown), **HIDDEN, queue=False)
     gr.on([controls.run.click, controls.examples.select, *uploads], fn=None, js=SCROLL, api_visibility="private")
@@ -123,7 +124,7 @@ def connect_clicks(handlers: Handlers, inputs: Inputs, controls: Controls, shown
         controls.take_back.click(handlers.take_back, None, list(shown), **HIDDEN),
     ]
     for event in marked:
-        event.then(handlers.correct, None, list(shown), **HIDDEN, **SAMPLING)
+        event.then(handlers.correct, controls.zoom, list(shown), **HIDDEN, **SAMPLING)
 
 
 def connect_results(handlers: Handlers, controls: Controls, shown: Shown):

@@ -52,7 +52,7 @@ def write_downloads(job: Job, segmentation: Segmentation, folder: Path) -> Downl
         return files
     if segmentation.num_classes > 1:
         return files._replace(note=NO_SEG_CLASSES)
-    if not write_dicom(job.upload.dicom, job.model, segmentation, dicom):
+    if not write_dicom(job, job.upload.dicom, segmentation, dicom):
         return files._replace(note=NO_SEG)
     return files._replace(dicom=dicom)
 
@@ -66,7 +66,7 @@ def overview(job: Job, segmentation: Segmentation) -> PIL.Image.Image:
     return draw_overview(job.upload.image, **arrays, title=job.name, subtitle=subtitle)
 
 
-def write_dicom(source: bytes, model: str, segmentation: Segmentation, path: str) -> bool:
+def write_dicom(job: Job, source: bytes, segmentation: Segmentation, path: str) -> bool:
     """Writes the consensus (segment 1) and the hypotheses (from 2) as binary segments that refer to the source image.
 
     The file names the patient, as every DICOM object must: it goes back to whoever sent the image.
@@ -76,7 +76,8 @@ def write_dicom(source: bytes, model: str, segmentation: Segmentation, path: str
     """
     masks = np.concatenate([segmentation.consensus[None], segmentation.masks])[:, None]  # [1 + M, 1, H, W]
     try:
-        write_segmentation(path, [pydicom.dcmread(io.BytesIO(source))], model=model, masks=masks)
+        sources, finding = [pydicom.dcmread(io.BytesIO(source))], job.pipeline.config.finding
+        write_segmentation(path, sources, model=job.model, masks=masks, finding=finding)
     except ValueError:
         return False
     return True

@@ -74,20 +74,23 @@ class Handlers:
 
     # the page
 
-    def segment_page(self, path, model, num_masks, num_inference_steps, seed, request: gr.Request) -> Iterator[Shown]:
+    def segment_page(
+        self, path, model, num_masks, num_inference_steps, seed, zoom: bool, request: gr.Request
+    ) -> Iterator[Shown]:
         """The page as the hypotheses arrive."""
         session = self.sessions[request.session_hash]
         try:
             with only_sentences():
-                job = session.job = self.job(path, model, num_masks, num_inference_steps, seed, session.region)
+                region = session.region if self.pipeline(model).config.region_size else None  # of a model before it
+                job = session.job = self.job(path, model, num_masks, num_inference_steps, seed, region)
                 session.segmentation = None
                 yield from drawing(session, job, job.sample())
                 session.segmentation = job.finish()
-                yield finished(session, self.words[model], True, results_folder())
+                yield finished(session, self.words[model], zoom, results_folder())
         except InputError as error:
             yield Shown(texts.problem(str(error)), OFF, results=HIDE)
 
-    def correct(self, request: gr.Request) -> Iterator[Shown]:
+    def correct(self, zoom: bool, request: gr.Request) -> Iterator[Shown]:
         """The page after a click with + or -: the hypotheses that fit, more of which are drawn if few do."""
         session = self.sessions[request.session_hash]
         job = session.job
@@ -102,9 +105,10 @@ class Handlers:
                 after = yield from drawing(session, job, job.correct())
                 assert after is not None  # `correct` ends with a result or raises
                 session.segmentation = after.at_threshold(before.threshold)
-                yield finished(session, self.words[job.model], True, results_folder())
+                yield finished(session, self.words[job.model], zoom, results_folder())
         except InputError as error:
-            job.clicks.pop()
+            if job.clicks:  # not taken back meanwhile
+                job.clicks.pop()
             yield Shown(texts.problem(str(error)), OFF)
 
     def cancel(self, request: gr.Request) -> Shown:

@@ -52,7 +52,7 @@ def nothing(sentence: str = "") -> Shown:
     return Shown(sentence or texts.said(texts.WELCOME), OFF, str(FINISHED), HIDE)
 
 
-def preview(session: Session, upload: Upload, region_size: int | None, window=None, status: str = "") -> Shown:
+def preview(session: Session, upload: Upload, region_size: int | None, window=None) -> Shown:
     """An upload before it is segmented, with the window around a point that was clicked."""
     session.upload, session.view = upload, view_of(upload.image.shape)
     wanted = ""
@@ -62,7 +62,7 @@ def preview(session: Session, upload: Upload, region_size: int | None, window=No
     elif window is not None:
         wanted = texts.POINT_SET
     picture = draw_image(upload.image, session.view, window)
-    return Shown(status or texts.ready(upload, wanted), OFF, picture, HIDE)
+    return Shown(texts.ready(upload, wanted), OFF, picture, HIDE)
 
 
 def running(session: Session, job: Job, masks: np.ndarray | None) -> Any:

@@ -9,7 +9,7 @@ from ..data.images import load_image
 from ..data.spacing import pixel_spacing
 from ..data.volumes import Volume
 from ..overview import draw_overview
-from .dicom_seg import write_finding, write_segmentation
+from .dicom_seg import check_dicom, write_finding, write_segmentation
 from .files import mean_pairwise_dice, report, write_output
 from .geometry_outputs import draw_finding, write_nifti
 from .measurements import measure_finding, measure_masks, measurement_table
@@ -61,6 +61,10 @@ def segment_image(
     """
     # 1. segment
     formats = check_formats(settings.formats, IMAGE_FORMATS, path)
+    if "dicom-seg" in formats and (not is_dicom(path) or pipeline.num_classes != 1):
+        raise ValueError(
+            f"`--format dicom-seg` needs a DICOM source and a model of one class, but {path} has not both."
+        )
     if region is not None and len(region) == 3:
         raise ValueError(f"{path} is a single image: a point must be X,Y, but was {_numbers(region)}.")
     image = load_image(path, pipeline.config.stretch)  # [H, W, C]
@@ -83,7 +87,7 @@ def segment_image(
     lines = [report(masks, consensus, pipeline.num_classes, spacing)]
     lines.append(f"  agreement    {agreement:.2f} (mean pairwise Dice of the masks)")
     lines += _warnings(caught)
-    row = {"uid": "", "slice": 0} | measure_masks(masks, consensus, spacing) if measured else None
+    row = {"uid": "", "slice": 0} | measure_masks(masks > 0, consensus > 0, spacing) if measured else None
     return CaseResult(lines, row)
 
 
@@ -102,6 +106,8 @@ def segment_in_volume(
         TypeError, ValueError: for a point or a format that cannot be used.
     """
     formats = check_formats(settings.formats, VOLUME_FORMATS, str(volume.path))
+    if "dicom-seg" in formats:
+        check_dicom(volume)
     steps = settings.num_inference_steps or pipeline.config.default_num_inference_steps
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -139,10 +145,6 @@ def check_formats(formats: tuple[str, ...], possible: tuple[str, ...], path: str
 
 def _write_image_segmentation(folder: Path, path: str, maps: tuple, pipeline: MedSegLatDiffPipeline, model: str):
     """`seg.dcm`, consensus and masks as segments, and `seg-confidence.dcm` of a DICOM image."""
-    if not is_dicom(path) or pipeline.num_classes != 1:
-        raise ValueError(
-            f"`--format dicom-seg` needs a DICOM source and a model of one class, but {path} has not both."
-        )
     import numpy as np
     import pydicom
 

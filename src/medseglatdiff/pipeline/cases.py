@@ -62,13 +62,11 @@ def _images_below(folder: Path, out: Path | None) -> Iterable[Path]:
     suffixes = (*PIL.Image.registered_extensions(), ".dcm", ".dicom", ".ima", *VOLUMES)
     for base, folders, files in os.walk(folder):
         parent = Path(base)
-        for name in sorted(folders):
+        folders[:] = sorted(name for name in folders if not _passed_over(parent / name, out))
+        for name in list(folders):
             if is_series(parent / name):
                 folders.remove(name)
                 yield parent / name
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and (out is None or not _same(parent / name, out))
-        )
         for name in sorted(files):
             path = parent / name
             bare = not path.suffix and path.is_file() and is_dicom(path)
@@ -83,8 +81,9 @@ def is_series(folder: Path) -> bool:
     return not pictures and sum(map(is_dicom, files)) > 1 and is_volume(folder)
 
 
-def _same(folder: Path, out: Path) -> bool:
-    return out.exists() and folder.samefile(out)
+def _passed_over(folder: Path, out: Path | None) -> bool:
+    is_out = out is not None and out.exists() and folder.samefile(out)
+    return folder.name.startswith(".") or folder.is_symlink() or is_out
 
 
 def case_stem(path: Path) -> str:

@@ -107,6 +107,12 @@ def write_segmentation(
         _check_written(partial, sources, pixels)
 
 
+def check_dicom(volume: Volume):
+    """Raises a `ValueError` unless a volume is DICOM, which its segmentations refer to."""
+    if not len(volume.sources):
+        raise ValueError(f"`dicom-seg` must have a DICOM source to refer to, but {volume.path} is none: use `nifti`.")
+
+
 def write_finding(
     folder: str | Path,
     result: FindingResult,
@@ -124,8 +130,7 @@ def write_finding(
     Raises:
         ValueError: if the volume is not DICOM, and whatever `write_segmentation` raises.
     """
-    if not len(volume.sources):
-        raise ValueError(f"`dicom-seg` must have a DICOM source to refer to, but {volume.path} is none: use `nifti`.")
+    check_dicom(volume)
     masks = np.concatenate([result.consensus[None], result.masks]) if hypotheses else result.consensus[None]
     maps = {"masks": masks, "confidence": result.confidence}  # [S, d, h, w], [d, h, w]
     if volume.frames:

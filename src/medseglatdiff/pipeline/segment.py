@@ -84,12 +84,19 @@ def listed_cases(segmenter: CaseSegmenter, cases: list[Case]) -> list[Case]:
     """The cases that hold a listed finding.
 
     Raises:
-        ValueError: names file and line of a finding that lies in none of the cases.
+        ValueError: names file and line of a finding that lies in none of the cases, or in several.
     """
     found = {case: segmenter.findings_of(case) for case in cases}
     known = {finding.case for own in found.values() for finding in own}
     names = {case_stem(Path(case.path)) for case in cases}
-    check_cases([finding for finding in segmenter.findings if finding.case not in known], names - known)
+    check_cases([finding for finding in segmenter.findings if finding.case not in known], names)
+    for finding in segmenter.findings:
+        holders = [case.name for case, own in found.items() if finding in own]
+        if len(holders) > 1:
+            raise ValueError(
+                f"{finding.place}: {printable(finding.case)} must name one case, but names {len(holders)}, such as "
+                f"{printable(holders[0])} and {printable(holders[1])}: give the input and `--out` of each apart."
+            )
     return [case for case, own in found.items() if own]
 
 
@@ -116,7 +123,9 @@ def conclude(segmenter: CaseSegmenter, cases: list[Case], processes: int):
         writer = csv.writer(table, lineterminator="\n")
         writer.writerows([["case", "error"], *(entry[1:] for entry in failed)])
         write_text(out / "failures.csv", table.getvalue())
-    rows = [row for mark in map(segmenter.mark, cases) if mark for row in mark["measurements"]]
+    broken = {index for index, *_ in failed}  # these may have a mark of an earlier run
+    marks = [segmenter.mark(case) for index, case in enumerate(cases) if index not in broken]
+    rows = [row for mark in marks if mark for row in mark["measurements"]]
     if rows:
         write_measurements(out / "measurements.csv", rows)
     for part in parts:

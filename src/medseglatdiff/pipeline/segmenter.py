@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from .pipeline import MedSegLatDiffPipeline
 from .saved import checksum
 
 MARK = "done.json"  # in the folder of a case whose results are whole
+DETACHED = (".mhd", ".nhdr")  # headers whose voxels lie in other files
 FINDING = re.compile(r"finding-\d+|seg(-confidence)?\.dcm")
 
 
@@ -66,6 +68,7 @@ class CaseSegmenter:
         self.work = self.out / f"{PREFIX}{worker}"  # unfinished results of this process alone
         self.pipeline: MedSegLatDiffPipeline | None = None
         self.identity: dict = {}
+        self.uids: dict[str, str | None] = {}  # by path: every slice's header is read for one
 
     def __getstate__(self) -> dict:
         return vars(self) | {"pipeline": None}
@@ -94,11 +97,17 @@ class CaseSegmenter:
 
     def findings_of(self, case: Case) -> list[Finding]:
         """The listed findings that lie in a case: those that name it, its file or its series."""
-        names = {case.name, case_stem(Path(case.path)), *([read_volume(case.path).uid] if self._by_uid(case) else [])}
+        names = {case.name, case_stem(Path(case.path)), self._uid(case.path)}
         return [finding for finding in self.findings if finding.case in names]
 
-    def _by_uid(self, case: Case) -> bool:
-        return any(finding.unit == "mm" for finding in self.findings) and is_volume(case.path)
+    def _uid(self, path: str) -> str | None:
+        """The series of a volume; `None` for one that cannot be read, which says why when its turn comes."""
+        if path not in self.uids:
+            self.uids[path] = None
+            if any(finding.unit == "mm" for finding in self.findings) and is_volume(path):
+                with suppress(ValueError):
+                    self.uids[path] = read_volume(path).uid
+        return self.uids[path]
 
     def places(self, case: Case) -> list:
         """Where to look in a case, as its mark stores it."""
@@ -201,12 +210,19 @@ def fingerprint(pipeline: MedSegLatDiffPipeline) -> str:
 
 
 def source_checksum(path: str) -> str:
-    """SHA-256 of a file, or of the names and sizes of a folder's files; a `ValueError` if it cannot be read."""
+    """SHA-256 of a file; of several, those of a folder or of a header and the voxels that it names, that of all their
+    names and checksums. A `ValueError` if they cannot be read."""
     try:
-        if os.path.isdir(path):
-            sizes = sorted((entry.name, entry.stat().st_size) for entry in os.scandir(path))
-            return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
-        return checksum(Path(path))
+        source = Path(path)
+        if source.is_dir():
+            files = sorted(file for file in source.iterdir() if file.is_file())
+        elif source.name.lower().endswith(DETACHED):
+            lines = tuple(line.strip() for line in source.read_text("latin-1").splitlines())
+            beside = sorted(file for file in source.parent.iterdir() if file.is_file())
+            files = [source, *(file for file in beside if any(line.endswith(file.name) for line in lines))]
+        else:
+            return checksum(source)
+        return hashlib.sha256(json.dumps([(file.name, checksum(file)) for file in files]).encode()).hexdigest()
     except OSError as error:
         raise ValueError(f"it cannot be read: {error.strerror}") from error
 
