@@ -89,7 +89,7 @@ def sampling_table(results: dict) -> list[str]:
     entries = {f"{steps} step" + "s" * (steps != "1"): entry for steps, entry in results["by_steps"].items()}
     entries |= {f"{default} steps, {noise} noise": entry for noise, entry in results["by_noise"].items()}
     what = f"{results['num_images']} images of the {results['split']} split, {results['num_masks']} masks, seed 0."
-    lines = [what, "", *measures_table("sampling", entries), "", "Fewer masks, the first so many of these:", ""]
+    lines = [what, "", *measures_table("sampling", entries), "", "Fewer masks, drawn anew:", ""]
     lines += measures_table("masks", results["by_num_masks"])
     if "by_candidates" in results:  # later than the first results
         chosen = f"{results['chosen_masks']} masks, {default} steps, chosen from as many candidates, spread "
@@ -121,11 +121,11 @@ def whole_runs_section() -> list[str]:
         f"{first['num_images']} images of {first['num_groups']} groups of the validation split, "
         f"{first['num_masks']} masks chosen from {first['num_candidates']}, {first['num_inference_steps']} steps, as "
         f"measured by {commands}. The pipelines are of `lidc_idri.json` (with `lidc_idri_decoder.json` after it) and "
-        "of `lidc_idri_imagenet.json`, one run each, and the mean (`training/average.py`) of two runs of "
-        "`lidc_idri_more.json` from the first one's weights (with the decoder as it was before), 160 and 2,000 steps "
-        "(the longer one's first 500 with the learning rates of a run of 2,400, its first 1,600 validated on 128 "
-        "images). The second differs from the first in its steps, learning rate and foreground weight, too. It ran on "
-        "two processes, of which its first two stages counted one: their core time was doubled afterwards."
+        "of `lidc_idri_imagenet.json`, one run each, and the mean (by `training/average.py`, which is no more) of two "
+        "runs of `lidc_idri_more.json` from the first one's weights (with the decoder as it was before), 160 and "
+        "2,000 steps (the longer one's first 500 with the learning rates of a run of 2,400, its first 1,600 validated "
+        "on 128 images). The second differs from the first in its steps, learning rate and foreground weight, too. It "
+        "ran on two processes, of which its first two stages counted one: their core time was doubled afterwards."
     )
     return ["## The condition once more, in whole runs", "", what, "", *table(head, rows), ""]
 

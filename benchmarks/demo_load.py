@@ -23,6 +23,8 @@ import psutil
 import torch
 from gradio_client import Client, handle_file
 
+from medseglatdiff.data.files import write_json
+
 ROOT = Path(__file__).resolve().parent.parent
 IMAGE = ROOT / "examples" / "nodule-solid.png"
 TARGET = {"start_seconds": 20, "first_result_seconds": 5, "clients": 8, "calls_each": 25, "wrong": 0}
@@ -140,7 +142,7 @@ def main(model: str):
         "longest_wait_seconds": round(waits[-1], 2),
         "memory_mb_after_each_round": [round(value / 1e6) for value in memory],
     }
-    Path(__file__).with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n")
+    write_json(Path(__file__).with_suffix(".json"), results)
     print(json.dumps(results, indent=2))
 
 

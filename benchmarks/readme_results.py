@@ -106,6 +106,12 @@ def stage_minutes(training: dict) -> str:
     return f"{60 * sum(stage['cpu_hours'] for stage in training['stages'].values()):.0f} core minutes"
 
 
+def trained(training: dict, name: str) -> str:
+    """What the training of a pipeline of this name cost, and whose weights it starts from."""
+    text, start = f"trained {stage_minutes(training)}", Path(training["config"]["start_from"] or "").name
+    return text if start in ("", name) else f"{text}, those of {start} included, from whose weights it starts"
+
+
 def random_frames(dataset: str, names: tuple[str, ...]) -> list[list[str]]:
     """The row of our preset on a split that leaks, as others report; no row where that was not measured."""
     folder = f"benchmarks/random_frames/{dataset}"
@@ -113,12 +119,11 @@ def random_frames(dataset: str, names: tuple[str, ...]) -> list[list[str]]:
         return []
     results = read(f"{folder}/results.json")
     protocol = f"random frames, which leak: {results['num_images']} of them"
-    trained = f"trained {stage_minutes(read(f'{folder}/training.json'))}"
     return [
         [
             "medseglatdiff, same preset",
             *cells(results["metrics"], names, results["num_groups"]),
-            f"{protocol}; {trained}",
+            f"{protocol}; {trained(read(f'{folder}/training.json'), f'medseglatdiff-{dataset}')}",
         ]
     ]
 
@@ -128,10 +133,7 @@ def dataset_section(dataset: str) -> list[str]:
     results, names, published = ours(dataset), SHOWN[dataset], read("benchmarks/published.json")[dataset]
     steps, num_groups = results["num_inference_steps"], results["num_groups"]
     training = read(f"pipelines/medseglatdiff-{dataset}/training.json")
-    protocol = f"this split; trained {stage_minutes(training)}"
-    start = Path(training["config"]["start_from"] or "").name
-    if start not in ("", f"medseglatdiff-{dataset}"):
-        protocol += f", those of {start} included, from whose weights it starts"
+    protocol = f"this split; {trained(training, f'medseglatdiff-{dataset}')}"
     chosen = results.get("num_candidates", 0) > results["num_masks"]  # older results are of masks as drawn
     candidates = f", chosen from {results['num_candidates']}" if chosen else ""
     rows = [[f"**medseglatdiff, {steps} steps{candidates}**", *cells(results["metrics"], names, num_groups), protocol]]

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import torch
 
+from medseglatdiff.data.files import write_json
+
 ROOT = Path(__file__).resolve().parent.parent
 MEASURED_STEPS = 12
 MEASUREMENTS = ("sampling", "mask_vae", "image_vae", "unet", "energy")
@@ -105,7 +107,7 @@ def main():
         output = subprocess.run([*command, "--config", str(options.config)], check=True, stdout=subprocess.PIPE).stdout
         results[name] = json.loads(output.splitlines()[-1])
         print(name, json.dumps(results[name], indent=2))
-    Path(__file__).with_suffix(".json").write_text(json.dumps(results, indent=2) + "\n")
+    write_json(Path(__file__).with_suffix(".json"), results)
 
 
 if __name__ == "__main__":

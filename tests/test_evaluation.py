@@ -163,6 +163,18 @@ def test_other_settings_of_a_pipeline_are_another_evaluation(pipeline_folder, tm
     assert measuring.parts_folder(options, 2, "no") != before
 
 
+def test_a_data_set_that_was_built_again_is_another_evaluation(pipeline_folder, tmp_path):
+    shard = tmp_path / "data" / "data" / "test-00000-of-00001.parquet"
+    shard.parent.mkdir(parents=True)
+    shard.write_bytes(b"old")
+    options = evaluate.parse_arguments(command_line(pipeline_folder, tmp_path / "results.json"))
+    options.dataset = str(tmp_path / "data")
+    before = measuring.parts_folder(options, 2, "no")
+    assert measuring.parts_folder(options, 2, "no") == before
+    shard.write_bytes(b"built again")
+    assert measuring.parts_folder(options, 2, "no") != before
+
+
 def test_interrupted_evaluation_resumes(finished, pipeline_folder, tmp_path, monkeypatch):
     folder = shutil.copytree(pipeline_folder, tmp_path / "pipeline")
     out = folder / "results.json"  # where a card reads it: what is written there must not look like another model

@@ -15,6 +15,7 @@ from training_fixtures import TINY, command, flip, snapshot, weights
 
 pytest.importorskip("accelerate")
 
+from medseglatdiff import MedSegLatDiffPipeline
 from medseglatdiff.cli import main
 from medseglatdiff.training.checkpoints import checkpoints, damage, newest_whole
 from medseglatdiff.training.config import Config
@@ -182,6 +183,25 @@ def test_other_data_under_the_same_name_is_refused(trained, tmp_path, monkeypatc
     monkeypatch.setattr("medseglatdiff.data.splits.PHANTOM_ROWS", {"train": 40, "validation": 8, "test": 8})
     with pytest.raises(ValueError, match="`dataset` must be what .*checkpoint-4 was trained on"):
         run(Config(**{**TINY, "output_dir": str(folder.parent), "stage": "mask_vae", "resume": True}))
+
+
+@pytest.mark.parametrize("stage", ["energy", "mask_decoder"])
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_another_start_under_the_same_name_is_refused(trained, tmp_path, stage):
+    start = shutil.copytree(trained / "pipeline", tmp_path / "a" / "pipeline")
+    options = {**TINY, "stage": stage, "start_from": str(start), "output_dir": str(tmp_path / "run")}
+    run(Config(**options))
+    shutil.copytree(start, tmp_path / "b" / "pipeline")
+    pipeline = MedSegLatDiffPipeline.from_pretrained(tmp_path / "b" / "pipeline")
+    for parameter in (pipeline.unet if stage == "mask_decoder" else pipeline.mask_vae).parameters():
+        parameter.data += 0.5
+    pipeline.save_pretrained(tmp_path / "b" / "pipeline")
+    before = weights(tmp_path / "run")
+    with pytest.raises(ValueError, match="`start_from` must be the pipeline that .* was trained from"):
+        run(Config(**{**options, "start_from": str(tmp_path / "b" / "pipeline"), "resume": True}))
+    after = weights(tmp_path / "run")
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    run(Config(**{**options, "resume": True}))  # the same one
 
 
 def test_checkpoints_of_another_run_are_neither_used_nor_lost(trained):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 from pathlib import Path
 
+from ..data.files import file_sha256
 from ..data.groups import plain_name
 from ..data.names import printable
 
@@ -191,8 +192,7 @@ def _check(path: Path, members: list[tuple[str, int]]):
 
 def _sha256(path: Path) -> str:
     if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     named = {found.relative_to(path).as_posix(): found for found in path.rglob("*") if found.is_file()}
     files = sorted((name, found.stat().st_size) for name, found in named.items() if not _is_junk(name))
     return hashlib.sha256(repr(files).encode()).hexdigest()

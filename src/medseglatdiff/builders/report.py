@@ -13,6 +13,7 @@ import PIL.ImageDraw
 
 from ..data.groups import SPLITS
 from ..data.names import printable
+from ..overview import outline
 from .names import look_like_people
 from .picture_files import Row
 
@@ -240,7 +241,5 @@ def _tile(row: Row) -> PIL.Image.Image:
     canvas = np.array(image)  # [TILE, TILE, 3]
     for rater, mask in enumerate(row.masks):
         drawn = PIL.Image.fromarray(mask.pixels).resize((TILE, TILE), PIL.Image.Resampling.NEAREST)
-        inside = np.pad(np.asarray(drawn) > 0, 1)  # [TILE + 2, TILE + 2]
-        core = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
-        canvas[inside[1:-1, 1:-1] & ~core] = COLOURS[rater % len(COLOURS)]
+        canvas[outline(np.asarray(drawn) > 0, width=1)] = COLOURS[rater % len(COLOURS)]
     return PIL.Image.fromarray(canvas)

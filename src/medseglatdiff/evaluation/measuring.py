@@ -11,8 +11,10 @@ import numpy as np
 import pandas
 from accelerate.utils import gather_object
 
+from .. import __version__
 from ..data.files import replacing
 from ..training.commands import progress_bar
+from ..training.provenance import git_commit
 from .rows import Prediction, measure_row, predict
 
 IMAGES_PER_BATCH = 8
@@ -20,13 +22,14 @@ IMAGES_PER_PART = 64
 
 
 def parts_folder(options: argparse.Namespace, steps: int, precision: str) -> Path:
-    """The folder of finished images, specific to settings and weights, so that runs never mix."""
+    """The folder of finished images, specific to settings, weights, data and code, so that runs never mix."""
     apart = ("out", "steps", "no_pictures")  # no effect on an image, or added below
     settings: dict[str, object] = {name: str(value) for name, value in vars(options).items() if name not in apart}
-    if options.pipeline and Path(options.pipeline).is_dir():
-        kinds = ("model_index.json", "*/*.json", "*/*.safetensors")
-        files = [path for kind in kinds for path in Path(options.pipeline).glob(kind)]
-        settings["files"] = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(files)]
+    kinds = {"pipeline": ("model_index.json", "*/*.json", "*/*.safetensors"), "dataset": ("**/*.parquet",)}
+    folders = {name: Path(value) for name in kinds if (value := getattr(options, name))}
+    files = [path for name, folder in folders.items() for kind in kinds[name] for path in folder.glob(kind)]
+    settings["files"] = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(files)]
+    settings["code"] = [__version__, git_commit()]
     digest = hashlib.sha256(json.dumps([settings, steps, precision], sort_keys=True).encode()).hexdigest()[:12]
     return options.out.with_suffix(".parts") / f"steps-{steps}-{digest}"
 

@@ -1,8 +1,10 @@
 """The base of all models: a `ModelMixin` that loads a checkpoint completely and safely, or not at all."""
 
+import hashlib
 import os
 
 from diffusers.models.modeling_utils import ModelMixin
+from torch import nn
 
 from .checks import check_class, check_known, check_lost, check_model, table_of
 
@@ -82,3 +84,12 @@ def check_channels(unet: ModelMixin, mask_vae: ModelMixin, image_encoder: ModelM
             f"`unet` must take the {image_encoder.condition_channels} condition channels of `image_encoder`, "
             f"but takes {unet.config.condition_channels}."
         )
+
+
+def weights_sha256(*modules: nn.Module) -> str:
+    """SHA-256 of modules' weights, in hexadecimal digits; the same on every device."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, value in sorted(module.state_dict().items()):
+            digest.update(name.encode() + value.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import httpx, validate_repo_id
 
-from ..data.files import read_folder, write_json
+from ..data.files import file_sha256, read_folder, write_json
 from .checks import COMPONENTS, INDEX, check_folder, check_index, read_json
 
 MANIFEST = "manifest.json"
@@ -141,8 +141,7 @@ def checksum(path: Path) -> str:
         if isinstance(settings, dict):  # what is none has changed
             settings = {name: value for name, value in settings.items() if not name.startswith("_")}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)
 
 
 def check_manifest(folder: Path):

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import torch
 
-from ..data.files import PREFIX, naming_full_disk, replace_folder
+from ..data.files import PREFIX, file_sha256, naming_full_disk, replace_folder
 from ..data.findings import Finding
 from ..data.names import printable
 from ..data.volumes import is_volume, read_volume
+from ..models.modeling import weights_sha256
 from .case_results import CaseResult, SegmentSettings, segment_image, segment_in_volume
 from .cases import Case, case_stem
 from .files import WRITTEN
 from .loading import load_pipeline
 from .pipeline import MedSegLatDiffPipeline
-from .saved import checksum
 
 MARK = "done.json"  # in the folder of a case whose results are whole
 DETACHED = (".mhd", ".nhdr")  # headers whose voxels lie in other files
@@ -202,8 +202,7 @@ def fingerprint(pipeline: MedSegLatDiffPipeline) -> str:
         config = {key: value for key, value in component.config.items() if not key.startswith("_")}
         digest.update(f"{name} {json.dumps(config, sort_keys=True, default=str)}".encode())
         if isinstance(component, torch.nn.Module):
-            for key, value in sorted(component.state_dict().items()):
-                digest.update(key.encode() + value.detach().float().cpu().numpy().tobytes())
+            digest.update(weights_sha256(component).encode())
     config = {key: value for key, value in pipeline.config.items() if not key.startswith("_")}
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:16]
@@ -221,8 +220,8 @@ def source_checksum(path: str) -> str:
             beside = sorted(file for file in source.parent.iterdir() if file.is_file())
             files = [source, *(file for file in beside if any(line.endswith(file.name) for line in lines))]
         else:
-            return checksum(source)
-        return hashlib.sha256(json.dumps([(file.name, checksum(file)) for file in files]).encode()).hexdigest()
+            return file_sha256(source)
+        return hashlib.sha256(json.dumps([(file.name, file_sha256(file)) for file in files]).encode()).hexdigest()
     except OSError as error:
         raise ValueError(f"it cannot be read: {error.strerror}") from error
 

@@ -111,7 +111,7 @@ class MaskDecoderStage(MaskAutoencoderStage):
         if config.mask_decoder is not None:
             pipeline.register_modules(mask_vae=pipeline.mask_vae.with_new_decoder(**config.mask_decoder))
         super().__init__(config, train, validation, pipeline.mask_vae)
-        self.module = MaskDecoder(self.vae)
+        self.module, self.frozen = MaskDecoder(self.vae), (pipeline.unet, pipeline.image_encoder)
 
     def loss(self, module: nn.Module, positions: Sequence[int], device: torch.device) -> torch.Tensor:
         """Reconstruction loss of the samples at these positions."""

@@ -5,11 +5,11 @@ checkpoint-N/weights.safetensors    of the module
              optimizer.safetensors  Adam's moments, by the parameters' order
              random.safetensors     states of torch's global generators, by process and device
              best.safetensors       the module's best weights so far, if it was validated before
-             state.json             progress, gradient scaler, settings, number of processes, the data's fingerprint
+             state.json             progress, gradient scaler, settings, number of processes, fingerprints of the data
+                                    and of the networks that the stage does not train
              manifest.json          SHA-256 of the others
 """
 
-import hashlib
 import json
 import re
 import shutil
@@ -25,7 +25,7 @@ from diffusers.training_utils import EMAModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from ..data.files import replacing, replacing_folder, write_json
+from ..data.files import file_sha256, replacing, replacing_folder, write_json
 from .config import Config
 from .progress import Progress
 from .records import settings_record
@@ -46,11 +46,6 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted((path for path in named if path.is_dir()), key=number_of)
 
 
-def checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint, in words; `None` if it is as it was written."""
     try:
@@ -64,7 +59,7 @@ def damage(checkpoint: Path) -> str | None:
     for name, digest in expected.items():
         if not (checkpoint / name).is_file():
             return f"{name} is missing"
-        if checksum(checkpoint / name) != digest:
+        if file_sha256(checkpoint / name) != digest:
             return f"{name} is damaged"
     return None
 
@@ -91,13 +86,14 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
 
 @dataclass
 class Training:
-    """The parts of a stage in training whose state a checkpoint holds, and the fingerprint of its data."""
+    """The parts of a stage in training whose state a checkpoint holds, and fingerprints of what it builds on."""
 
     module: torch.nn.Module
     optimizer: torch.optim.Optimizer
     average: EMAModel
     progress: Progress
     data: str
+    frozen: str
 
 
 def save_checkpoint(accelerator: Accelerator, training: Training, config: Config, folder: Path):
@@ -112,7 +108,7 @@ def save_checkpoint(accelerator: Accelerator, training: Training, config: Config
             "random": {f"{index}.{kind}": value for index, own in enumerate(everyones) for kind, value in own.items()},
         }
         state: dict = {"progress": training.progress.state_dict(), "settings": settings_record(config)}
-        state |= {"num_processes": accelerator.num_processes, "data": training.data}
+        state |= {"num_processes": accelerator.num_processes, "data": training.data, "frozen": training.frozen}
         state["scaler"] = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
         write_checkpoint(folder, training.progress.step, tensors, state)
     accelerator.wait_for_everyone()
@@ -126,7 +122,7 @@ def write_checkpoint(folder: Path, step: int, tensors: dict[str, dict[str, torch
         if (folder / BEST).is_file():
             shutil.copyfile(folder / BEST, partial / BEST)
         write_json(partial / STATE, state)
-        write_json(partial / MANIFEST, {path.name: checksum(path) for path in sorted(partial.iterdir())})
+        write_json(partial / MANIFEST, {path.name: file_sha256(path) for path in sorted(partial.iterdir())})
     found = checkpoints(folder)
     newer = [path for path in found if number_of(path) > step]  # of no use: damaged, or they would have been resumed
     for path in newer + [path for path in found if path not in newer][:-KEPT]:
@@ -145,7 +141,7 @@ def read_state(checkpoint: Path) -> dict:
     """
     with naming(checkpoint):
         state = json.loads((checkpoint / STATE).read_text("utf-8"))
-        return {name: state[name] for name in ("progress", "settings", "num_processes", "data", "scaler")}
+        return {name: state[name] for name in ("progress", "settings", "num_processes", "data", "frozen", "scaler")}
 
 
 @contextmanager
@@ -163,11 +159,16 @@ def restore(accelerator: Accelerator, training: Training, checkpoint: Path):
 
     Raises:
         ValueError: if the checkpoint is not one of this training, as it may be where a stranger made it, or `dataset`
-            holds other images or masks than it did.
+            holds other images or masks than it did, or the networks that are not trained have other weights.
     """
     state, groups = read_state(checkpoint), training.optimizer.state_dict()["param_groups"]
     if state["data"] != training.data:
         raise ValueError(f"`dataset` must be what {checkpoint} was trained on, but holds other images or masks.")
+    if state["frozen"] != training.frozen:
+        raise ValueError(
+            f"`start_from` must be the pipeline that {checkpoint} was trained from, but has other weights. To train "
+            "afresh, name another `--output-dir`."
+        )
     with naming(checkpoint):
         tensors = {name: load_file(checkpoint / f"{name}.safetensors") for name in TENSORS}
         moments: dict[int, dict[str, torch.Tensor]] = {}

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from ..data.files import replacing, sweep, write_json
+from ..models.modeling import weights_sha256
 from .checkpoints import BEST, Training, restore, save_checkpoint, save_tensors
 from .config import Config
 from .precision import resolve_precision
@@ -34,6 +35,8 @@ def validate(stage: Stage, accelerator: Accelerator) -> dict[str, float]:
 
 def last_step(progress: Progress, total_steps: int, minutes: float | None, accelerator: Accelerator) -> int:
     """`steps_until_the_end`, by the clock of the main process, so that all processes end together."""
+    if minutes is None:  # the processes need not talk about it
+        return total_steps
     steps = steps_until_the_end(progress.step, total_steps, 60 * progress.wall_hours, minutes)
     return int(broadcast(torch.tensor(steps, device=accelerator.device)))
 
@@ -87,7 +90,7 @@ def fit(
     ema, progress = EMAModel(parameters, decay=config.ema_decay), Progress(accelerator.num_processes)
     module, optimizer = accelerator.prepare(stage.module, optimizer)
     ema.to(accelerator.device)
-    training = Training(stage.module, optimizer, ema, progress, stage.fingerprint())
+    training = Training(stage.module, optimizer, ema, progress, stage.fingerprint(), weights_sha256(*stage.frozen))
     # 2. resume
     if checkpoint:
         accelerator.print(notice or f"{stage.name}: goes on from {checkpoint.name}")

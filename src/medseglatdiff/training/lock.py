@@ -33,15 +33,16 @@ def holding(folder: Path) -> Iterator[None]:
     """
     new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    with taken(folder):
+    lock = taken(folder)
+    try:
         since = datetime.now().astimezone().isoformat(" ", "seconds")
         write_json(folder / HOLDER, {"host": socket.gethostname(), "pid": os.getpid(), "since": since})
-        try:
-            yield
-        finally:
-            (folder / HOLDER).unlink(missing_ok=True)
-            if new and [path.name for path in folder.iterdir()] == [LOCK]:  # refused before it began
-                shutil.rmtree(folder)
+        yield
+    finally:
+        (folder / HOLDER).unlink(missing_ok=True)
+        if new and [path.name for path in folder.iterdir()] == [LOCK]:  # refused before it began
+            shutil.rmtree(folder)
+        lock.release()
 
 
 def taken(folder: Path) -> FileLock:

@@ -38,6 +38,7 @@ class Stage:
     name: str
     salt: int
     module: nn.Module
+    frozen: tuple[nn.Module, ...] = ()  # networks that it builds on and that are not in `module`
 
     def __init__(self, config: Config, train: SegmentationSplit, validation: SegmentationSplit):
         self.config, self.train, self.validation = config, train, validation
@@ -62,10 +63,11 @@ class Stage:
         raise NotImplementedError
 
     def fingerprint(self) -> str:
-        """Of all images and masks that it learns from."""
+        """Of all images and masks that it learns from and is validated on."""
         digest = hashlib.sha256()
-        for tensor in (self.train.images, self.train.labels, self.train.first):
-            digest.update(tensor.flatten().numpy().data)
+        for split in (self.train, self.validation):
+            for tensor in (split.images, split.labels, split.first):
+                digest.update(tensor.flatten().numpy().data)
         return digest.hexdigest()[:16]
 
     def validation_rows(self) -> list[int]:
@@ -108,6 +110,7 @@ class PipelineStage(Stage):
         check_start(pipeline, config)
         super().__init__(config, train, validation)
         self.mask_vae, self.scheduler = pipeline.mask_vae.eval().requires_grad_(False), pipeline.scheduler
+        self.frozen = (self.mask_vae,)
         self.kept = {name: pipeline.config[name] for name in ("threshold", "default_num_candidates")}
         pipeline.image_encoder.requires_grad_(config.train_image_encoder)
         if isinstance(pipeline.image_encoder, MedSegLatDiffVAE):
