@@ -14,7 +14,7 @@ pytest.importorskip("accelerate")
 
 from medseglatdiff.training import config as config_module
 from medseglatdiff.training.config import Config
-from medseglatdiff.training.inheritance import drop_choices, inherit
+from medseglatdiff.training.inheritance import drop_choices, inherit, parent_settings
 from medseglatdiff.training.parsing import given_settings
 from medseglatdiff.training.train import run
 
@@ -263,7 +263,8 @@ def test_a_refused_run_changes_nothing(tmp_path, monkeypatch, settings, named, e
     assert left.keys() == before.keys()
 
 
-def test_config_has_a_field_for_whatever_is_inherited():
-    names = {entry.name for entry in dataclasses.fields(Config)}
-    config = parsed("--start-from", str(PIPELINES / "medseglatdiff-isic2018"), "--stage", "all")
-    assert vars(config).keys() == names
+def test_whatever_a_parent_has_is_inherited():
+    folder = PIPELINES / "medseglatdiff-isic2018"
+    config, parents = vars(parsed("--start-from", str(folder), "--stage", "all")), parent_settings(folder)
+    assert parents.keys() <= {entry.name for entry in dataclasses.fields(Config)}
+    assert {name: config[name] for name in parents} == parents
