@@ -261,6 +261,8 @@ def test_a_refused_run_changes_nothing(tmp_path, monkeypatch, settings, named, e
         run(Config(**{**TINY, **settings, "output_dir": str(out)}))
     left = {name: facts for name, facts in snapshot(tmp_path).items() if not name.endswith(".training.lock")}
     assert left.keys() == before.keys()
+    assert all(left[name] == facts for name, facts in before.items() if Path(name).is_file())
+    assert not exists or (out / "notes.txt").read_text() == "mine"
 
 
 def test_whatever_a_parent_has_is_inherited():
