@@ -7,8 +7,7 @@ import sys
 import venv
 
 import pytest
-from hub_fixtures import ROOT
-from test_hub_wheel import linked, needed_by, wheel  # noqa: F401 (a fixture)
+from hub_fixtures import ROOT, linked, needed_by, wheel  # noqa: F401
 
 COMMANDS = """
 import json, sys
