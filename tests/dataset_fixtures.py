@@ -6,9 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import pytest
 from datasets import Image, List, load_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Whoever imports it keeps what `datasets` prepares to the test."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
 
 
 def encode(pixels: np.ndarray, kind: str = "PNG", mode: str | None = None) -> bytes:

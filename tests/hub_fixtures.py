@@ -3,8 +3,10 @@
 Clients read the Hub's address at import, so nothing here talks to it in the tests' own process.
 """
 
+import importlib.metadata as metadata
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from pathlib import Path
 import local_hub
 import pytest
 from conftest import tiny_pipeline
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKEN = "hf_" + "TestTokenThatMustNeverShow"
@@ -140,3 +143,34 @@ def folder(tmp_path_factory) -> Path:
     pipeline.to(torch.float16).save_pretrained(folder, variant="fp16")
     (folder / ".secret").write_text("not for the Hub")
     return folder
+
+
+def needed_by(distribution: str, found: dict, extras: tuple[str, ...] = ()) -> dict[str, metadata.Distribution]:
+    """The distributions that installing this one with these extras brings, itself left out."""
+    for text in metadata.requires(distribution) or []:
+        requirement = Requirement(text)
+        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
+        wanted = not requirement.marker or any(requirement.marker.evaluate({"extra": own}) for own in ("", *extras))
+        if wanted and name not in found:
+            found[name] = metadata.distribution(name)
+            needed_by(name, found, tuple(requirement.extras))
+    return found
+
+
+def linked(environment: Path, distributions: dict[str, metadata.Distribution]):
+    """Links what these distributions installed into an environment, in place of downloading them."""
+    (packages,) = environment.glob("lib/python*/site-packages")
+    for distribution in distributions.values():
+        for name in {file.parts[0] for file in distribution.files} - {"..", "__pycache__"}:
+            if not (packages / name).exists():
+                (packages / name).symlink_to(Path(distribution.locate_file(name)).resolve())
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    pytest.importorskip("hatchling", reason="building the wheel needs hatchling (group dev)")
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", out, ROOT]
+    subprocess.run(command, check=True, timeout=100)
+    (built,) = out.glob("*.whl")
+    return built

@@ -16,6 +16,7 @@ from dataset_fixtures import (
     isic,
     nothing_left,
     one_of_each,
+    own_cache,  # noqa: F401
     rows_of,
     slices,
     write_folder,
@@ -30,11 +31,6 @@ from medseglatdiff.builders.picture_files import BadFile, read_mask
 ROOT = Path(__file__).resolve().parent.parent
 
 BUILDERS = {module.__name__.split(".")[-1]: module for module in (lidc_idri, cvc_clinicdb, isic2018, folder, phantom)}
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
 
 
 def run(code: str) -> subprocess.Popen:

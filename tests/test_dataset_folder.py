@@ -8,17 +8,12 @@ import numpy as np
 import PIL.ExifTags
 import PIL.Image
 import pytest
-from dataset_fixtures import disc, encode, nothing_left, rgb, rows_of, write_folder
+from dataset_fixtures import disc, encode, nothing_left, own_cache, rgb, rows_of, write_folder  # noqa: F401
 
 from medseglatdiff.builders import folder
 from medseglatdiff.builders.build import split_of
 
 DEEP = (np.arange(256, dtype=np.uint16) * 200).reshape(16, 16)
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
 
 
 def build(tmp_path: Path, files: dict[str, bytes], *options: str) -> dict[str, dict]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dataset_fixtures import disc, encode, nothing_left, rows_of, write_folder, write_zip
+from dataset_fixtures import disc, encode, nothing_left, own_cache, rows_of, write_folder, write_zip  # noqa: F401
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,11 +21,6 @@ from medseglatdiff.data.groups import SPLITS
 
 IMAGE, MASK = encode(disc(6)), encode(disc(3))
 COMPOSED, DECOMPOSED = "M\u00fcller", "Mu\u0308ller"
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
 
 
 def build(tmp_path: Path, files: dict[str, bytes], *options: str) -> dict[str, dict]:

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import PIL.Image
 import pytest
-from dataset_fixtures import encode, nothing_left, rows_of, write_folder
+from dataset_fixtures import encode, nothing_left, own_cache, rows_of, write_folder  # noqa: F401
 
 from medseglatdiff.builders import folder
 
@@ -109,11 +109,6 @@ NO_WAY = {
         "2 frames",
     ),
 }
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
 
 
 def arguments(tmp_path, masks: dict[str, bytes]) -> list[str]:

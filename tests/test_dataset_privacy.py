@@ -12,7 +12,7 @@ import PIL.Image
 import PIL.PngImagePlugin
 import PIL.TiffImagePlugin
 import pytest
-from dataset_fixtures import disc, encode, isic, rows_of, slices, write_folder, write_zip
+from dataset_fixtures import disc, encode, isic, own_cache, rows_of, slices, write_folder, write_zip  # noqa: F401
 
 from medseglatdiff.builders import folder, isic2018, lidc_idri
 from medseglatdiff.builders.names import look_like_people
@@ -22,11 +22,6 @@ from medseglatdiff.cli import main
 SECRET = "SECRET"
 NOISE = np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8)
 GREY = NOISE[:, :, 0]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
 
 
 def exif(orientation: int | None = None) -> PIL.Image.Exif:

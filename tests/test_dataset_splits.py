@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from dataset_fixtures import disc, encode, nothing_left, rows_of, write_folder
+from dataset_fixtures import disc, encode, nothing_left, own_cache, rows_of, write_folder  # noqa: F401
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,11 +19,6 @@ from medseglatdiff.data.splits import open_split
 IMAGE, MASK = encode(disc(6)), encode(disc(3))
 PATIENTS = [f"p{patient:02d}" for patient in range(40)]
 PLAIN = [f"x{number:03d}" for number in range(40)]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
 
 
 def pairs(names, images: str = "images", masks: str = "masks") -> dict[str, bytes]:

@@ -291,12 +291,17 @@ def test_contact_sheet_shows_random_best_worst_and_disagreement(finished):
     assert all(np.ptp(tile, axis=2).max() > 100 for tile in readers)  # coloured outlines
     table = pandas.read_parquet(finished.with_suffix(".parquet"))
     rows = table[table["steps"] == 3].to_dict("records")
-    examples = choose_examples(rows)
+    empty = rows[0] | {"image_id": "empty", "dice": 1.0, "reference_area": 0}  # right, but no lesion
+    examples = choose_examples([*rows, empty])
     assert list(examples) == ["random", "best Dice", "worst Dice", "most disagreement"]
+    assert len({row["image_id"] for row in examples["random"]}) == 3
+    best = [row["dice"] for row in rows if row["reference_area"] > 0]
+    assert [row["dice"] for row in examples["best Dice"]] == sorted(best, reverse=True)[:3]
+    assert empty not in examples["best Dice"]
     assert [row["dice"] for row in examples["worst Dice"]] == sorted(row["dice"] for row in rows)[:3]
     disagreements = [row["diversity"] for row in examples["most disagreement"]]
     assert disagreements == sorted((row["diversity"] for row in rows), reverse=True)[:3]
-    assert examples == choose_examples(rows[::-1])  # whatever process measured which image
+    assert examples == choose_examples([empty, *rows[::-1]])  # whatever process measured which image
 
 
 def test_pictures_are_left_out_where_data_must_not_be_shown(pipeline_folder, tmp_path):

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from unittest.mock import Mock
 
 import highdicom
 import numpy as np
@@ -21,6 +22,7 @@ from series_fixtures import (
 )
 
 from medseglatdiff.data.volumes import read_volume
+from medseglatdiff.pipeline import geometry_outputs
 from medseglatdiff.pipeline.dicom_seg import write_finding
 from medseglatdiff.pipeline.geometry_outputs import draw_finding, write_nifti
 from medseglatdiff.pipeline.measurements import measure_finding
@@ -146,7 +148,18 @@ def test_a_missing_package_names_the_extra(package, tmp_path, monkeypatch):
             use()
 
 
-def test_the_picture_shows_the_main_slice(tmp_path):
+def test_the_picture_shows_the_main_slice(tmp_path, monkeypatch):
     volume = read_volume(write_series(tmp_path / "a", SMALL))
-    picture = draw_finding(finding_in(volume), volume, "scan", "finding 1")
+    result = finding_in(volume)
+    result.consensus[1] = True
+    at = result.main_slice
+    assert at == result.offset[0] + 1
+    draw = Mock(wraps=geometry_outputs.draw_overview)
+    monkeypatch.setattr(geometry_outputs, "draw_overview", draw)
+    picture = draw_finding(result, volume, "scan", "finding 1")
     assert picture.mode == "RGB" and picture.width > 1000
+    image, *maps = draw.call_args.args
+    np.testing.assert_array_equal(image[:, :, 0], volume.shown(volume.slice(at), at))
+    values = (*result.masks, result.confidence, result.uncertainty, result.consensus)
+    for shown, own in zip([*maps[0], *maps[1:]], values, strict=True):
+        np.testing.assert_array_equal(shown, result.in_volume(own, volume.shape)[at])

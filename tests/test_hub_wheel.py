@@ -1,8 +1,6 @@
 """The wheel alone in a fresh environment, the `hf` command, and a package whose modules have other names."""
 
-import importlib.metadata as metadata
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -12,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hub_fixtures import MODEL, ROOT, Hub, folder, hub  # noqa: F401
-from packaging.requirements import Requirement
+from hub_fixtures import MODEL, ROOT, Hub, folder, hub, linked, needed_by, wheel  # noqa: F401
 from PIL import Image
 
 from medseglatdiff import MedSegLatDiffPipeline
@@ -50,38 +47,7 @@ STORED_INDEX = {
 }
 
 
-def needed_by(distribution: str, found: dict, extras: tuple[str, ...] = ()) -> dict[str, metadata.Distribution]:
-    """The distributions that installing this one with these extras brings, itself left out."""
-    for text in metadata.requires(distribution) or []:
-        requirement = Requirement(text)
-        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
-        wanted = not requirement.marker or any(requirement.marker.evaluate({"extra": own}) for own in ("", *extras))
-        if wanted and name not in found:
-            found[name] = metadata.distribution(name)
-            needed_by(name, found, tuple(requirement.extras))
-    return found
-
-
-def linked(environment: Path, distributions: dict[str, metadata.Distribution]):
-    """Links what these distributions installed into an environment, in place of downloading them."""
-    (packages,) = environment.glob("lib/python*/site-packages")
-    for distribution in distributions.values():
-        for name in {file.parts[0] for file in distribution.files} - {"..", "__pycache__"}:
-            if not (packages / name).exists():
-                (packages / name).symlink_to(Path(distribution.locate_file(name)).resolve())
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    pytest.importorskip("hatchling", reason="building the wheel needs hatchling (group dev)")
-    out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", out, ROOT]
-    subprocess.run(command, check=True, timeout=100)
-    (built,) = out.glob("*.whl")
-    return built
-
-
-def test_wheel_holds_the_package_and_nothing_else(wheel):
+def test_wheel_holds_the_package_and_nothing_else(wheel):  # noqa: F811
     names = zipfile.ZipFile(wheel).namelist()
     files = [path for path in (ROOT / "src").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
     modules = {path.relative_to(ROOT / "src").as_posix() for path in files}

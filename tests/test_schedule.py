@@ -4,7 +4,7 @@ import itertools
 import json
 
 import pytest
-from test_think_once import TINY_MODELS, TINY_RUN
+from training_fixtures import TINY_MODELS, TINY_RUN
 
 from medseglatdiff.training.config import Config
 from medseglatdiff.training.progress import Progress

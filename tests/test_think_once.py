@@ -10,6 +10,7 @@ import torch
 from conftest import tiny_unet, tiny_vae
 from diffusers import DDIMScheduler
 from safetensors.torch import load_file
+from training_fixtures import TINY_MODELS, TINY_RUN
 
 pytest.importorskip("accelerate")
 
@@ -22,16 +23,6 @@ from medseglatdiff.training.energy import EnergyStage
 from medseglatdiff.training.train import run
 
 PRESETS = sorted((Path(__file__).parents[1] / "training" / "configs").glob("*_think_once*.json"))
-TINY_MODELS = {
-    "mask_vae": {"block_out_channels": [8, 8], "norm_num_groups": 4, "latent_channels": 2},
-    "unet": {"block_out_channels": [8, 16], "attention_head_dim": 8, "norm_num_groups": 4},
-    "image_encoder": {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4},
-}
-TINY_RUN = dict(
-    dataset="phantom", sample_size=32, mixed_precision="no", mask_vae_steps=2, unet_steps=2, energy_steps=2,
-    batch_size=2, energy_batch_size=2, energy_masks=2, noise_levels=2, validation_every=2, validation_images=2,
-    validation_masks=2, checkpoint_every=2, default_num_inference_steps=2, warmup_steps=1, symmetries=2,
-)  # fmt: skip
 
 
 def tiny(path: Path, **settings) -> Config:

@@ -14,7 +14,7 @@ pytest.importorskip("accelerate")
 
 from medseglatdiff.training import config as config_module
 from medseglatdiff.training.config import Config
-from medseglatdiff.training.inheritance import drop_choices, inherit
+from medseglatdiff.training.inheritance import drop_choices, inherit, parent_settings
 from medseglatdiff.training.parsing import given_settings
 from medseglatdiff.training.train import run
 
@@ -261,9 +261,12 @@ def test_a_refused_run_changes_nothing(tmp_path, monkeypatch, settings, named, e
         run(Config(**{**TINY, **settings, "output_dir": str(out)}))
     left = {name: facts for name, facts in snapshot(tmp_path).items() if not name.endswith(".training.lock")}
     assert left.keys() == before.keys()
+    assert all(left[name] == facts for name, facts in before.items() if Path(name).is_file())
+    assert not exists or (out / "notes.txt").read_text() == "mine"
 
 
-def test_config_has_a_field_for_whatever_is_inherited():
-    names = {entry.name for entry in dataclasses.fields(Config)}
-    config = parsed("--start-from", str(PIPELINES / "medseglatdiff-isic2018"), "--stage", "all")
-    assert vars(config).keys() == names
+def test_whatever_a_parent_has_is_inherited():
+    folder = PIPELINES / "medseglatdiff-isic2018"
+    config, parents = vars(parsed("--start-from", str(folder), "--stage", "all")), parent_settings(folder)
+    assert parents.keys() <= {entry.name for entry in dataclasses.fields(Config)}
+    assert {name: config[name] for name in parents} == parents

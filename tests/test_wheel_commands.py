@@ -1,14 +1,13 @@
 """From the wheel alone, in an empty folder: data set, training, calibration, evaluation, card, segmentation."""
 
 import json
+import runpy
 import subprocess
 import sys
 import venv
-from pathlib import Path
 
 import pytest
-from hub_fixtures import ROOT
-from test_hub_wheel import linked, needed_by, wheel  # noqa: F401 (a fixture)
+from hub_fixtures import ROOT, linked, needed_by, wheel  # noqa: F401
 
 COMMANDS = """
 import json, sys
@@ -23,6 +22,11 @@ TINY = {
     "mask_vae": {"block_out_channels": [8, 8], "norm_num_groups": 4},
     "image_vae": {"block_out_channels": [8, 8], "norm_num_groups": 4, "latent_channels": 2},
     "unet": {"block_out_channels": [8, 16], "attention": [False, False], "layers_per_block": 1, "norm_num_groups": 4},
+}
+LAUNCHERS = {f"training/{name}.py": [name] for name in ("calibrate", "evaluate", "publish", "train")}
+LAUNCHERS |= {
+    f"dataset_scripts/{name.replace('-', '_')}.py": ["dataset", name]
+    for name in ("cvc-clinicdb", "folder", "isic2018", "lidc-idri", "phantom")
 }
 
 
@@ -98,7 +102,16 @@ def test_everything_from_the_wheel_alone(wheel, tmp_path):  # noqa: F811
     assert "--sample-size" in helped.stdout
 
 
-def test_launchers_are_the_commands():
-    for path in [*Path(ROOT, "training").glob("*.py"), *Path(ROOT, "dataset_scripts").glob("*.py")]:
-        text = path.read_text("utf-8")
-        assert "from medseglatdiff.cli import main" in text and len(text.splitlines()) < 15, path
+@pytest.mark.parametrize("path", LAUNCHERS)
+def test_a_launcher_starts_its_command(path, monkeypatch):
+    started = []
+    monkeypatch.setattr("medseglatdiff.cli.main", lambda words: started.append(words) or 3)
+    monkeypatch.setattr(sys, "argv", [path, "--x"])
+    with pytest.raises(SystemExit, match="^3$"):
+        runpy.run_path(str(ROOT / path), run_name="__main__")
+    assert started == [[*LAUNCHERS[path], "--x"]]
+
+
+def test_these_are_all_launchers():
+    paths = (path for folder in ("training", "dataset_scripts") for path in (ROOT / folder).glob("*.py"))
+    assert {path.relative_to(ROOT).as_posix() for path in paths} == LAUNCHERS.keys()

@@ -35,6 +35,17 @@ TINY = dict(
     checkpoint_every=2,
     default_num_inference_steps=2,
 )
+# the same with an image network that runs once and a denoiser over patches
+TINY_MODELS = {
+    "mask_vae": {"block_out_channels": [8, 8], "norm_num_groups": 4, "latent_channels": 2},
+    "unet": {"block_out_channels": [8, 16], "attention_head_dim": 8, "norm_num_groups": 4},
+    "image_encoder": {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4},
+}
+TINY_RUN = dict(
+    dataset="phantom", sample_size=32, mixed_precision="no", mask_vae_steps=2, unet_steps=2, energy_steps=2,
+    batch_size=2, energy_batch_size=2, energy_masks=2, noise_levels=2, validation_every=2, validation_images=2,
+    validation_masks=2, checkpoint_every=2, default_num_inference_steps=2, warmup_steps=1, symmetries=2,
+)  # fmt: skip
 SCRIPT = """
 import json, sys
 from medseglatdiff.training.config import Config

@@ -7,9 +7,9 @@ import pytest
 from conftest import tiny_pipeline
 
 pytest.importorskip("gradio", reason="needs the extra `demo`")
-from demo_fixtures import ROOT, phantom_png, serve  # noqa: E402
+from demo_fixtures import ROOT, phantom_png, serve
 
-from medseglatdiff.demo.sampling import CHUNK  # noqa: E402
+from medseglatdiff.demo.sampling import CHUNK
 
 CLIENTS, CALLS = 8, 25
 SETTINGS = dict(num_masks=CHUNK + 1, steps=2)
