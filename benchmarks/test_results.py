@@ -38,10 +38,11 @@ def test_a_split_that_leaks_is_told_from_ours(tmp_path, monkeypatch):
     results = {"num_images": 7, "num_groups": 12, "metrics": {"dice": {"value": 0.5, "low": 0.25, "high": 0.75}}}
     stages = {"start/unet": {"cpu_hours": 0.5}, "unet": {"cpu_hours": 0.25}}
     (folder / "results.json").write_text(json.dumps(results))
-    (folder / "training.json").write_text(json.dumps({"stages": stages}))
+    (folder / "training.json").write_text(json.dumps({"config": {"start_from": "pipelines/theirs"}, "stages": stages}))
     ((label, values, protocol),) = readme_results.random_frames("mine", ("dice",))
     assert "same preset" in label and values == "0.500 (0.250-0.750)"
-    assert protocol == "random frames, which leak: 7 of them; trained 45 core minutes"
+    start = "those of theirs included, from whose weights it starts"
+    assert protocol == f"random frames, which leak: 7 of them; trained 45 core minutes, {start}"
 
 
 def test_a_training_by_steps_is_told_with_the_minutes_that_they_stand_for():

@@ -1,6 +1,7 @@
 """Tiny real components that the tests share, and where the real data lies."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from training_fixtures import trained  # noqa: F401
 
 from medseglatdiff import MedSegLatDiffPipeline, MedSegLatDiffUNet, MedSegLatDiffVAE
+
+# a run in the background (`make test &`, nohup) ignores these, and so would the programs that tests start and end
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 TWO_PROCESSES = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]  # gloo
 DEFAULT_PRESET = dict(

@@ -13,6 +13,7 @@ from training_fixtures import TINY, flip
 
 pytest.importorskip("accelerate")
 
+from medseglatdiff.data.files import file_sha256
 from medseglatdiff.training import checkpoints as module
 from medseglatdiff.training.checkpoints import checkpoints, damage, newest_whole, write_checkpoint
 from medseglatdiff.training.config import Config
@@ -105,7 +106,7 @@ def test_a_pickle_in_a_checkpoint_runs_nothing(trained, tmp_path, name):
     for checkpoint in checkpoints(folder):
         (checkpoint / name).write_bytes(pickle.dumps(Evil(target)))
         manifest = json.loads((checkpoint / "manifest.json").read_text())
-        manifest[name] = module.checksum(checkpoint / name)  # as a stranger would
+        manifest[name] = file_sha256(checkpoint / name)  # as a stranger would
         (checkpoint / "manifest.json").write_text(json.dumps(manifest))
     settings = {**TINY, "output_dir": str(tmp_path / "run"), "stage": "mask_vae", "resume": True}
     if name in FILES or name == "best.safetensors":
